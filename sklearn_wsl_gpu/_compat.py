@@ -1,0 +1,57 @@
+"""The private functions of scikit-learn that this package calls, in one place, for every supported version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sklearn
+from sklearn.utils._available_if import _AvailableIfDescriptor
+from sklearn.utils._set_output import _wrap_data_with_container
+from sklearn.utils.validation import _check_feature_names, _get_feature_names
+
+__all__ = [
+    "AvailableIf",
+    "changed_settings",
+    "check_feature_names",
+    "feature_names",
+    "is_output_wrapped",
+    "wrap_output",
+]
+
+AvailableIf: Any = _AvailableIfDescriptor
+feature_names: Callable[[Any], Any] = _get_feature_names
+check_feature_names: Callable[..., None] = _check_feature_names
+wrap_output: Callable[..., Any] = _wrap_data_with_container
+
+#: Settings about output, display and routing, which are served on this side.
+_LOCAL_SETTINGS = frozenset(
+    {"transform_output", "display", "print_changed_only", "array_api_dispatch", "enable_metadata_routing"}
+)
+_DEFAULTS = {
+    "assume_finite": False,
+    "working_memory": 1024,
+    "pairwise_dist_chunk_size": 256,
+    "enable_cython_pairwise_dist": True,
+    "skip_parameter_validation": False,
+    "sparse_interface": "spmatrix",
+}
+
+
+def changed_settings() -> list[list[Any]]:
+    """Return scikit-learn's settings that a worker must know, where they are not the defaults."""
+    settings = sklearn.get_config()
+    return [
+        [name, value]
+        for name, value in settings.items()
+        if name not in _LOCAL_SETTINGS and value != _DEFAULTS.get(name, value)
+    ]
+
+
+def is_output_wrapped(function: Any) -> bool:
+    """Tell whether `set_output` acts on a method, by the wrapper that scikit-learn put around it."""
+    while function is not None:
+        if getattr(function, "__code__", None) is not None and "_set_output" in function.__code__.co_filename:
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False

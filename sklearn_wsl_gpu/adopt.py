@@ -1,0 +1,202 @@
+"""A worker's reply as scikit-learn would have left it: check all, then assign once."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+import scipy.sparse
+import sklearn.exceptions
+
+from sklearn_wsl_gpu import _compat
+from sklearn_wsl_gpu.arrays import ArrayRef, check_array_ref
+from sklearn_wsl_gpu.errors import RemoteProtocolError
+from sklearn_wsl_gpu.estimators import METHODS, Row
+from sklearn_wsl_gpu.gather import NAMES, Gathered
+from sklearn_wsl_gpu.pool import VIEW_BYTES, placing
+from sklearn_wsl_gpu.pool.layout import SPAN_HEADER_BYTES
+from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.session import Reply
+from sklearn_wsl_gpu.state import Decoder, checks, objects
+from sklearn_wsl_gpu.state.decoding import set_generator
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+def _warning_classes() -> dict[str, type[Warning]]:
+    namespaces: list[Any] = [builtins, sklearn.exceptions, np.exceptions, scipy.linalg, scipy.optimize, scipy.sparse]
+    return {
+        f"{cls.__module__}.{cls.__qualname__}": cls
+        for namespace in namespaces
+        for cls in vars(namespace).values()
+        if isinstance(cls, type) and issubclass(cls, Warning)
+    }
+
+
+_WARNINGS = _warning_classes()
+
+
+def adopt(row: Row, method: str, estimator: Any, raw: Any, data: Any, gathered: Gathered, reply: Reply) -> Any:
+    """Apply a reply to an estimator, and return what the method returns.
+
+    Parameters
+    ----------
+    row, method, estimator
+        What was called.
+    raw : function
+        scikit-learn's own method.
+    data : object
+        The argument X as the user gave it.
+    gathered : Gathered
+        What was sent.
+    reply : Reply
+        What came back; its lease is released, or kept by the result.
+    """
+    try:
+        state, value = _decode(gathered, reply)
+    finally:
+        if reply.lease is not None:
+            reply.lease.release()
+    spec, attributes = METHODS[method], vars(estimator)
+    merged = None
+    if state is not None:
+        _check_state(row, state)
+        # What a refit has removed goes; what an earlier fit left and this one did not touch stays.
+        gone = gathered.sent - state.keys() - row.initial_names - row.parameters - {NAMES}
+        merged = {name: item for name, item in attributes.items() if name not in gone} | state
+    if row.named and data is not None:
+        if spec.names == "set" and not (method == "partial_fit" and "n_features_in_" in attributes):
+            names = _compat.feature_names(data)
+            assert merged is not None
+            merged.pop(NAMES, None)
+            if names is not None:
+                merged[NAMES] = names
+        elif spec.names != "ignore" and (NAMES in attributes or type(data) is not np.ndarray):
+            _compat.check_feature_names(estimator, data, reset=False)
+    _warn_again(reply.body.warnings)
+    _write_again(reply.body.output)
+    advanced = _advanced_generators(gathered, reply.body.generators)
+    if merged is not None:
+        estimator.__dict__ = merged  # the one assignment: an interrupt leaves all or nothing
+    for generator, node in advanced:
+        set_generator(generator, node)
+    if reply.body.value == ["self"]:
+        return estimator
+    return _compat.wrap_output(method, value, data, estimator) if _compat.is_output_wrapped(raw) else value
+
+
+def _decode(gathered: Gathered, reply: Reply) -> tuple[dict[str, Any] | None, Any]:
+    body, lease = reply.body, reply.lease
+    limit = lease.size if lease is not None else 0
+    refs = [check_array_ref(ref, limit)[0] for ref in body.refs]
+    source = _Source(refs, reply)
+    decoder = Decoder(source, gathered.arrays, gathered.generators)
+    # The state first: fitted attributes are private copies, and a result that is one of them is that copy.
+    state = None if body.state is None else decoder.attributes(body.state)
+    source.allow_views()
+    value = None if body.value == ["self"] else decoder.decode(body.value)
+    return state, value
+
+
+class _Source(Sequence[Array]):
+    """The arrays of a reply, taken from their span when they are first asked for."""
+
+    def __init__(self, refs: list[ArrayRef], reply: Reply) -> None:
+        self._refs = refs
+        self._pool, self._lease = reply.pool, reply.lease
+        self._made: dict[int, Array] = {}
+        self._window: Array | None = None
+        self._kept = False
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def __getitem__(self, index: Any) -> Any:
+        made = self._made.get(index)
+        if made is None:
+            made = self._made[index] = self._take(self._refs[index])
+        return made
+
+    def allow_views(self) -> None:
+        """From now on large arrays are views on the span, if the pool has room to spare."""
+        large = [
+            ref for number, ref in enumerate(self._refs) if number not in self._made and _nbytes(ref) >= VIEW_BYTES
+        ]
+        if large and self._lease is not None:
+            window = self._pool.window(self._lease)
+            end = max(ref.offset + _nbytes(ref) for ref in self._refs)
+            if self._pool.keep(self._lease, window, end):
+                self._window = window
+
+    def _take(self, ref: ArrayRef) -> Array:
+        assert self._lease is not None
+        if self._window is not None and _nbytes(ref) >= VIEW_BYTES:
+            array = placing.view(memoryview(self._window), 0, ref)
+        else:
+            window = self._pool.window(self._lease)
+            array = placing.view(memoryview(window), 0, ref).copy(order="K")
+        array.flags.writeable = ref.writeable
+        return array
+
+
+def _nbytes(ref: ArrayRef) -> int:
+    count = 1
+    for extent in ref.shape:
+        count *= extent
+    return count * np.dtype(ref.dtype).itemsize
+
+
+def _check_state(row: Row, state: dict[str, Any]) -> None:
+    assert row.cls is not None
+    for name in state:
+        if name in row.parameters or callable(getattr(row.cls, name, None)):
+            raise RemoteProtocolError("The worker sent an attribute that is not its to set.")
+    probe = row.cls.__new__(row.cls)
+    vars(probe).update(state)
+    checks.check_estimator(row.name, probe)
+
+
+def _advanced_generators(gathered: Gathered, pairs: Sequence[Any]) -> list[tuple[np.random.RandomState, Any]]:
+    found = []
+    for number, node in pairs:
+        if number == -1:
+            own: np.random.RandomState = np.random.mtrand._rand  # type: ignore[attr-defined]
+            found.append((own, node))
+        else:
+            found.append((gathered.generators[number], node))
+    return found
+
+
+def user_level() -> int:
+    """Return the stacklevel, for the caller of this function, of the frame that called into scikit-learn."""
+    level, frame = 0, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        frame = frame.f_back
+        level += 1
+    return level + 1
+
+
+def _warn_again(recorded: Sequence[Any]) -> None:
+    for category, text, module, line in recorded:
+        cls = _WARNINGS.get(category, UserWarning)
+        loaded = sys.modules.get(module)
+        if loaded is None or getattr(loaded, "__file__", None) is None:
+            warnings.warn(text, cls, stacklevel=user_level())
+        else:
+            registry = vars(loaded).setdefault("__warningregistry__", {})
+            warnings.warn_explicit(text, cls, str(loaded.__file__), int(line), module, registry)
+
+
+def _write_again(output: Sequence[Any]) -> None:
+    for stream, text in output:
+        target = sys.stderr if stream == "stderr" else sys.stdout
+        target.write(text)
+
+
+__all__ = ["adopt", "objects", "user_level"]

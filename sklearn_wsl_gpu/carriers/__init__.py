@@ -1,0 +1,1 @@
+"""How the bytes of a span reach the other side: one module a carrier."""

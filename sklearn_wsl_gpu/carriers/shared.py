@@ -1,0 +1,107 @@
+"""The carrier for two processes on one kernel: both map the same memory, nothing is copied.
+
+A client offers its segment as ``["shared", pid, descriptor, nonce]``, having written the nonce into it. The
+worker opens ``/proc/<pid>/fd/<descriptor>``, reads the nonce back, and writes its answer; the client reads
+that from its mapping. Only then is the memory believed to be shared. Nothing is ever found by a name in a
+file system, so nothing is left behind in one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from typing import Any
+
+from sklearn_wsl_gpu.errors import WorkerUnavailable
+from sklearn_wsl_gpu.pool.layout import CHALLENGE_BYTES, CHALLENGE_OFFSET, unpack_superblock
+from sklearn_wsl_gpu.pool.segment import Segment
+
+NAME = "shared"
+
+
+def boot_id() -> str:
+    """Return what identifies the running kernel, or an empty text where there is no such thing."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def offer(segment: Segment) -> list[Any]:
+    """Return what a worker needs to find and prove this segment."""
+    nonce = os.urandom(CHALLENGE_BYTES)
+    segment.client_challenge(nonce)
+    return [NAME, os.getpid(), segment.descriptor, nonce]
+
+
+def _answer(nonce: bytes) -> bytes:
+    return hashlib.blake2b(nonce, digest_size=CHALLENGE_BYTES, person=b"worker").digest()
+
+
+def accept(raw: list[Any], budget: int) -> tuple[int, bytes]:
+    """Open an offered segment on the worker's side.
+
+    Parameters
+    ----------
+    raw : list
+        An offer, unchecked.
+    budget : int
+        Bytes that a pool may have.
+
+    Returns
+    -------
+    descriptor : int
+        Of the segment's memory.
+    proof : bytes
+        For the client.
+
+    Raises
+    ------
+    WorkerUnavailable
+        With the reason, if the memory is not shared or not what was offered.
+    """
+    if len(raw) != 4 or raw[0] != NAME or type(raw[3]) is not bytes or len(raw[3]) != CHALLENGE_BYTES:
+        raise WorkerUnavailable("The worker does not know the carrier that the client offers.", "no-carrier")
+    _, pid, number, nonce = raw
+    if type(pid) is not int or type(number) is not int or pid < 1 or number < 0:
+        raise WorkerUnavailable("The client's offer of its pool is malformed.", "no-carrier")
+    try:
+        descriptor = os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise _not_shared() from error
+    try:
+        about = os.fstat(descriptor)
+        # Memory without a name, of this user: so that no file of the user can be written to through an offer.
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink or about.st_uid != os.getuid():
+            raise _not_shared()
+        if os.pread(descriptor, CHALLENGE_BYTES, CHALLENGE_OFFSET) != nonce:
+            raise _not_shared()
+        _, geometry = unpack_superblock(os.pread(descriptor, 64, 0))
+        if geometry.file_bytes > budget or about.st_size < geometry.file_bytes:
+            raise WorkerUnavailable(
+                f"The worker takes pools of at most {budget / 1e9:.1f} GB; this one has "
+                f"{geometry.pool_bytes / 1e9:.1f} GB. Make slots or slot_bytes smaller.",
+                "pool-too-large",
+            )
+        proof = _answer(nonce)
+        os.pwrite(descriptor, proof, CHALLENGE_OFFSET + CHALLENGE_BYTES)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, proof
+
+
+def prove(segment: Segment, offered: list[Any], proof: bytes) -> None:
+    """Make sure, on the client's side, that the worker wrote into this very memory."""
+    if proof != _answer(offered[3]) or segment.worker_challenge() != proof:
+        raise _not_shared()
+
+
+def _not_shared() -> WorkerUnavailable:
+    return WorkerUnavailable(
+        "The worker does not share memory with this process: it runs on another machine or kernel, in another "
+        "container, or as another user. Run it beside the client, as the same user.",
+        "no-carrier",
+    )

@@ -1,0 +1,253 @@
+"""Settings: from arguments, from the surrounding `offload`, from the environment, from the defaults, in this order."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields, replace
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Final
+
+from sklearn_wsl_gpu.errors import ConfigurationError
+from sklearn_wsl_gpu.pool.layout import DEFAULT_SLOT_BYTES, PAGE, Geometry
+from sklearn_wsl_gpu.pool.memory import total_memory
+
+if TYPE_CHECKING:
+    from sklearn_wsl_gpu.reporting import Report
+
+#: Stands for an argument that was not given; None is a value of its own for some.
+UNSET: Final[Any] = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
+
+PREFIX = "SKLEARN_WSL_GPU_"
+_SLOTS = (4, 4, 8)
+
+
+def _wrong(name: str, value: Any, allowed: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name} must be {allowed}; got {value!r}. It is an argument of offload() and the environment variable "
+        f"{PREFIX}{name.upper()}."
+    )
+
+
+def _endpoint(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"tcp://[^/\s:]+:[0-9]{1,5}", value):
+        raise _wrong("endpoint", value, "None (a worker of this process), or 'tcp://HOST:PORT'")
+    return value
+
+
+def _engine(value: Any) -> str:
+    # Entry points are read, not loaded: this imports no engine.
+    allowed = ["auto", *sorted({point.name for point in entry_points(group="sklearn_wsl_gpu.engines")})]
+    if value not in allowed:
+        raise _wrong("engine", value, f"one of {allowed}")
+    return str(value)
+
+
+def _estimators(name: str) -> Callable[[Any], frozenset[str] | None]:
+    def parse(value: Any) -> frozenset[str] | None:
+        from sklearn_wsl_gpu.estimators import ROWS
+
+        if value is None:
+            return None
+        found = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        try:
+            chosen = frozenset(item if isinstance(item, str) else item.__name__ for item in found)
+        except (TypeError, AttributeError):
+            chosen = frozenset({repr(value)})
+        if not chosen <= ROWS.keys():
+            unknown = ", ".join(sorted(chosen - ROWS.keys()))
+            raise _wrong(name, unknown, f"names of estimators, of these: {', '.join(sorted(ROWS))}")
+        return chosen
+
+    return parse
+
+
+def _whole(name: str, least: int) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        try:
+            number = int(value)
+            if isinstance(value, float) and number != value:
+                raise ValueError
+        except (TypeError, ValueError):
+            raise _wrong(name, value, f"a whole number of at least {least}") from None
+        if isinstance(value, bool) or number < least:
+            raise _wrong(name, value, f"a whole number of at least {least}")
+        return number
+
+    return parse
+
+
+def _fallback(value: Any) -> str:
+    if value not in ("local", "raise"):
+        raise _wrong("fallback", value, "one of ['local', 'raise']")
+    return str(value)
+
+
+def _timeout(value: Any) -> float | None:
+    if value is None or value in ("", "none"):
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise _wrong("timeout", value, "None (no limit), or a positive number of seconds")
+    return seconds
+
+
+def _slots(value: Any) -> tuple[int, int, int]:
+    try:
+        inputs, outputs, scratch = (int(part) for part in (value.split(",") if isinstance(value, str) else value))
+        Geometry(PAGE, inputs, outputs, scratch)
+    except (TypeError, ValueError):
+        raise _wrong(
+            "slots", value, "three numbers (input, output, scratch), the first two at least 1, such as 4,4,8"
+        ) from None
+    return inputs, outputs, scratch
+
+
+def _slot_bytes(value: Any) -> int | None:
+    if value is None:
+        return None
+    number = _whole("slot_bytes", 1)(value)
+    if number % PAGE:
+        raise _wrong("slot_bytes", value, f"a positive multiple of {PAGE}")
+    return number
+
+
+def _path(name: str) -> Callable[[Any], str | None]:
+    def parse(value: Any) -> str | None:
+        if value is None or value == "":
+            return None
+        try:
+            return os.path.expanduser(os.fspath(value))
+        except TypeError:
+            raise _wrong(name, value, "None, or a directory") from None
+
+    return parse
+
+
+def _setting(default: Any, parse: Callable[[Any], Any]) -> Any:
+    return field(default=default, metadata={"parse": parse})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of `offload`, checked. See there for what each one means."""
+
+    endpoint: str | None = _setting(None, _endpoint)
+    engine: str = _setting("auto", _engine)
+    include: frozenset[str] | None = _setting(None, _estimators("include"))
+    exclude: frozenset[str] | None = _setting(None, _estimators("exclude"))
+    min_elements: int = _setting(0, _whole("min_elements", 0))
+    fallback: str = _setting("local", _fallback)
+    verbose: int = _setting(0, _whole("verbose", 0))
+    timeout: float | None = _setting(None, _timeout)
+    slots: tuple[int, int, int] = _setting(_SLOTS, _slots)
+    slot_bytes: int | None = _setting(None, _slot_bytes)
+    pool_dir: str | None = _setting(None, _path("pool_dir"))
+    keys: str | None = _setting(None, _path("keys"))
+    model_bytes: int = _setting(2**30, _whole("model_bytes", 0))
+
+    def geometry(self) -> Geometry:
+        """Return the slots of a session's pool.
+
+        Raises
+        ------
+        ConfigurationError
+            If a pool of that size was asked for and the machine has less memory.
+        """
+        inputs, outputs, scratch = self.slots
+        count, memory = inputs + outputs + scratch, total_memory()
+        size = self.slot_bytes
+        if size is None:
+            # The default never asks for more than there is; slots stay whole pages.
+            share = memory // count // PAGE * PAGE if memory else DEFAULT_SLOT_BYTES
+            size = max(min(DEFAULT_SLOT_BYTES, share), PAGE)
+        if memory is not None and count * size > memory:
+            raise ConfigurationError(
+                f"A pool of {count} slots of {size} bytes takes {count * size / 1e9:.1f} GB, and this machine has "
+                f"{memory / 1e9:.1f} GB of memory. Make slots or slot_bytes smaller, so that their product is at "
+                f"most {memory} bytes."
+            )
+        return Geometry(size, inputs, outputs, scratch)
+
+
+NAMES = tuple(item.name for item in fields(Settings))
+
+
+def resolve(arguments: Mapping[str, Any], around: Settings | None = None) -> Settings:
+    """Return checked settings.
+
+    Parameters
+    ----------
+    arguments : mapping
+        What was given; values that are `UNSET` were not.
+    around : Settings or None
+        Settings of the surrounding context; the environment's if None.
+
+    Raises
+    ------
+    ConfigurationError
+        If a value is not allowed; the message lists those that are.
+    """
+    base = from_environment() if around is None else around
+    given = {name: value for name, value in arguments.items() if value is not UNSET}
+    parsers = {item.name: item.metadata["parse"] for item in fields(Settings)}
+    settings = replace(base, **{name: parsers[name](value) for name, value in given.items()})
+    settings.geometry()
+    return settings
+
+
+def from_environment() -> Settings:
+    """Return the settings that the environment variables make, the defaults elsewhere."""
+    found = {}
+    for item in fields(Settings):
+        raw = os.environ.get(PREFIX + item.name.upper())
+        if raw is not None:
+            found[item.name] = item.metadata["parse"](raw)
+    return Settings(**found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One entered `offload`.
+
+    Attributes
+    ----------
+    settings : Settings
+    reports : tuple of Report
+        Where calls are recorded: its own, those of the contexts around it, the process's.
+    parent : Frame or None
+        What was active before.
+    owner : object
+        Who entered it.
+    warned : set
+        Reasons that a `FallbackWarning` was given for; shared with the contexts around it.
+    """
+
+    settings: Settings
+    reports: tuple[Report, ...]
+    parent: Frame | None
+    owner: object
+    warned: set[tuple[str, str]]
+
+
+#: The active frame; None where calls run as they always did. Threads and tasks begin without one.
+current: ContextVar[Frame | None] = ContextVar("sklearn_wsl_gpu", default=None)
+
+
+@contextlib.contextmanager
+def suspended() -> Iterator[None]:
+    """Run scikit-learn's own code: nothing beneath it is offloaded."""
+    frame = current.get()
+    current.set(None)
+    try:
+        yield
+    finally:
+        current.set(frame)

@@ -1,0 +1,188 @@
+"""`offload`: the context manager and decorator under which scikit-learn's calls run on a worker."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from os import PathLike
+from types import TracebackType
+from typing import Any, TypeVar
+
+from sklearn_wsl_gpu import config, sessions
+from sklearn_wsl_gpu.config import UNSET, Frame, Settings
+from sklearn_wsl_gpu.reporting import Report, process_report
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class OffloadSession:
+    """What a ``with offload()`` block gets: its settings, its report, and the worker's state.
+
+    Attributes
+    ----------
+    settings : Settings
+        As they are in this block.
+    """
+
+    def __init__(self, settings: Settings, own: Report) -> None:
+        self.settings = settings
+        self._report = own
+
+    def __repr__(self) -> str:
+        where = self.settings.endpoint or "this process's worker"
+        return f"<OffloadSession with {where}: {self._report!r}>"
+
+    def report(self) -> Report:
+        """Return what ran where in this block, so far."""
+        return self._report
+
+    def status(self) -> dict[str, object]:
+        """Return the worker's counters, and the state of the pool; starts the worker if there is none.
+
+        Raises
+        ------
+        OffloadError
+            If no worker can be reached.
+        """
+        session = sessions.obtain(self.settings)
+        pool = session.pool
+        return {
+            **session.status(),
+            "pool_bytes": pool.geometry.pool_bytes,
+            "pool_used_bytes": pool.used_bytes,
+            "pool_kept_bytes": pool.view_bytes,
+        }
+
+
+class offload:  # noqa: N801 - a context manager that people write like a function
+    """Run scikit-learn's computations on a worker: ``with offload(): …`` or ``@offload()``.
+
+    Inside, the methods of the supported estimators are done by a worker process, in shared memory: the
+    classes, results, warnings, errors and pickles are scikit-learn's own. What a worker cannot do is done here,
+    and the report says why. May be nested (what is not given is taken from the context around), entered again,
+    and used in several threads; a thread that is started inside begins without it, as with
+    `sklearn.config_context`. When the last one is left, scikit-learn's classes are as they were.
+
+    Each parameter has an environment variable, ``SKLEARN_WSL_GPU_`` and its name in capitals.
+
+    Parameters
+    ----------
+    endpoint : str or None, default=None
+        ``"tcp://HOST:PORT"`` of a worker. None starts one as a child of this process on first use, and
+        reuses it.
+    engine : str, default="auto"
+        What the worker that is started computes with: ``"auto"`` or the name of an installed engine.
+    include, exclude : collection of str or None, default=None
+        Names of estimators (or their classes) to offload only, or not to. In the environment separated by
+        commas.
+    min_elements : int, default=0
+        Calls whose data has fewer elements stay local.
+    fallback : {"local", "raise"}, default="local"
+        What to do with a call that the worker cannot do: local scikit-learn does it, with a
+        `FallbackWarning` for each distinct reason; or an `OffloadError` is raised.
+    verbose : int, default=0
+        Above 0, each call is told on standard error, and so are the messages of a worker that is started.
+    timeout : float or None, default=None
+        Seconds that one call may take, waiting included, before it falls back.
+    slots : tuple of int, default=(4, 4, 8)
+        Input, output and scratch slots of the pool.
+    slot_bytes : int or None, default=None
+        Bytes of a slot, a multiple of 4096. None takes 256 MiB, or less on a machine with little memory.
+        Memory is only used when data comes to lie in it.
+    pool_dir : path or None, default=None
+        Directory of a memory file system that the pool should use; None lets the system choose.
+    keys : path or None, default=None
+        Directory with the keys of the worker at `endpoint`; None takes ``~/.sklearn_wsl_gpu``.
+    model_bytes : int, default=1073741824
+        Memory, in bytes, in which a worker that is started keeps fitted models.
+
+    Raises
+    ------
+    ConfigurationError
+        If a value is not allowed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.cluster import KMeans
+    >>> from sklearn_wsl_gpu import offload
+    >>> X = np.array([[1.0, 2.0], [1.0, 4.0], [10.0, 2.0], [10.0, 4.0]])
+    >>> with offload() as session:
+    ...     labels = KMeans(n_clusters=2, random_state=0, n_init=1).fit_predict(X)
+    >>> session.report().offloaded
+    1
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint: str | None = UNSET,
+        engine: str = UNSET,
+        include: Iterable[str | type] | None = UNSET,
+        exclude: Iterable[str | type] | None = UNSET,
+        min_elements: int = UNSET,
+        fallback: str = UNSET,
+        verbose: int = UNSET,
+        timeout: float | None = UNSET,
+        slots: tuple[int, int, int] = UNSET,
+        slot_bytes: int | None = UNSET,
+        pool_dir: str | PathLike[str] | None = UNSET,
+        keys: str | PathLike[str] | None = UNSET,
+        model_bytes: int = UNSET,
+    ) -> None:
+        given = locals()
+        self._arguments = {name: given[name] for name in config.NAMES}
+        config.resolve(self._arguments)  # a wrong value is told here, where it stands
+
+    def __repr__(self) -> str:
+        given = {name: value for name, value in self._arguments.items() if value is not UNSET}
+        return f"offload({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+    def __enter__(self) -> OffloadSession:
+        from sklearn_wsl_gpu import patching
+
+        around = config.current.get()
+        settings = config.resolve(self._arguments, None if around is None else around.settings)
+        own = Report()
+        outer = (process_report,) if around is None else around.reports
+        warned = set() if around is None else around.warned
+        patching.install()
+        config.current.set(Frame(settings, (own, *outer), around, self, warned))
+        return OffloadSession(settings, own)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        from sklearn_wsl_gpu import patching
+
+        # Not by a token: a generator may be closed in another context than it was entered in.
+        frame = config.current.get()
+        while frame is not None and frame.owner is not self:
+            frame = frame.parent
+        if frame is not None:
+            config.current.set(frame.parent)
+        patching.uninstall()
+
+    def __call__(self, function: _Function) -> _Function:
+        """Decorate a function, so that each call of it runs inside this context."""
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def inner_async(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return await function(*args, **kwargs)
+
+            return inner_async  # type: ignore[return-value]
+
+        @functools.wraps(function)
+        def inner(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return function(*args, **kwargs)
+
+        return inner  # type: ignore[return-value]
+
+
+def report() -> Report:
+    """Return what ran where in this process, so far: the calls of all `offload` contexts."""
+    return process_report

@@ -1,0 +1,29 @@
+"""Rows for `sklearn.preprocessing`."""
+
+from sklearn_wsl_gpu.estimators.row import Row
+
+ROWS = (
+    Row(
+        "sklearn.preprocessing.StandardScaler",
+        "fit partial_fit transform fit_transform inverse_transform",
+        refits=True,
+        in_place="copy",
+    ),
+    Row(
+        "sklearn.preprocessing.MinMaxScaler",
+        "fit partial_fit transform fit_transform inverse_transform",
+        refits=True,
+        in_place="copy",
+    ),
+    Row(
+        "sklearn.preprocessing.MaxAbsScaler",
+        "fit partial_fit transform fit_transform inverse_transform",
+        refits=True,
+        in_place="copy",
+    ),
+    Row("sklearn.preprocessing.PolynomialFeatures", "fit transform fit_transform"),
+    Row("sklearn.preprocessing.OneHotEncoder", "fit transform fit_transform inverse_transform"),
+    Row("sklearn.preprocessing.TargetEncoder", "fit transform fit_transform"),
+    Row("sklearn.preprocessing.LabelEncoder", "fit transform fit_transform inverse_transform", named=False),
+    Row("sklearn.preprocessing.LabelBinarizer", "fit transform fit_transform inverse_transform", named=False),
+)

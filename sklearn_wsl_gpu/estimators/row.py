@@ -1,0 +1,113 @@
+"""One row of the table of what may be offloaded."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Facts about a method, the same for every estimator that has it.
+
+    Attributes
+    ----------
+    fits : bool
+        Whether it changes the fitted state.
+    names : str
+        Whether it sets, checks or ignores ``feature_names_in_``.
+    """
+
+    fits: bool
+    names: Literal["set", "check", "ignore"]
+
+
+METHODS: dict[str, Method] = {
+    **dict.fromkeys(("fit", "partial_fit", "fit_predict", "fit_transform"), Method(True, "set")),
+    **dict.fromkeys(
+        (
+            "predict", "predict_proba", "predict_log_proba", "decision_function", "transform", "score",
+            "score_samples", "kneighbors", "kneighbors_graph", "radius_neighbors", "radius_neighbors_graph",
+            "apply", "decision_path", "mahalanobis",
+        ),
+        Method(False, "check"),
+    ),
+    **dict.fromkeys(("inverse_transform", "error_norm"), Method(False, "ignore")),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """An estimator that may be offloaded.
+
+    Attributes
+    ----------
+    path : str
+        Public path of the class, such as ``"sklearn.cluster.KMeans"``.
+    methods : str
+        Its methods that compute on data, separated by spaces; each one is a key of `METHODS`.
+    keeps_input : bool
+        Whether a fitted estimator holds the very array it was fitted on. The worker then fits on a copy of
+        its own, because the span it was sent in is reused.
+    refits : bool
+        Whether ``fit`` looks at, or removes, attributes of an earlier fit, so that these must travel too.
+    named : bool
+        Whether it knows the names of X's columns (label encoders do not).
+    in_place : str
+        Parameters, separated by spaces, that allow the estimator to overwrite the caller's array when False;
+        ``copy@metric=precomputed`` says: only if the parameter ``metric`` is ``"precomputed"``.
+    """
+
+    path: str
+    methods: str
+    keeps_input: bool = False
+    refits: bool = False
+    named: bool = True
+    in_place: str = ""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.methods.split()) - set(METHODS)
+        if unknown:
+            raise ValueError(f"{self.path} names methods that METHODS does not have: {sorted(unknown)}.")
+
+    @property
+    def name(self) -> str:
+        """Name of the class."""
+        return self.path.rpartition(".")[2]
+
+    def works_in_place(self, estimator: Any) -> bool:
+        """Tell whether an estimator's parameters allow it to overwrite the caller's array."""
+        for entry in self.in_place.split():
+            parameter, _, condition = entry.partition("@")
+            name, _, value = condition.partition("=")
+            if condition and getattr(estimator, name, None) != value:
+                continue
+            copies = getattr(estimator, parameter, True)
+            if not copies or copies == "warn":
+                return True
+        return False
+
+    @property
+    def method_names(self) -> tuple[str, ...]:
+        """Its methods, in the order of the row."""
+        return tuple(self.methods.split())
+
+    @cached_property
+    def cls(self) -> type[Any] | None:
+        """The class, or None where this version of scikit-learn does not have it."""
+        module, _, name = self.path.rpartition(".")
+        return getattr(importlib.import_module(module), name, None)
+
+    @cached_property
+    def initial_names(self) -> frozenset[str]:
+        """Names of the attributes that an estimator has before it is fitted."""
+        assert self.cls is not None
+        return frozenset(vars(self.cls()))
+
+    @cached_property
+    def parameters(self) -> frozenset[str]:
+        """Names of the constructor's parameters."""
+        assert self.cls is not None
+        return frozenset(self.cls._get_param_names())

@@ -1,0 +1,135 @@
+"""A call as values and arrays: the estimator's state, the arguments, and what surrounds them."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sklearn_wsl_gpu import _compat, inputs
+from sklearn_wsl_gpu.arrays import ArrayRef
+from sklearn_wsl_gpu.errors import LocalProtocolError, Unsupported
+from sklearn_wsl_gpu.estimators import METHODS, Row
+from sklearn_wsl_gpu.pool import placing
+from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.protocol import codec
+from sklearn_wsl_gpu.protocol.messages import CallBody, encode_body
+from sklearn_wsl_gpu.state import Encoder, objects
+from sklearn_wsl_gpu.state.encoding import generator_node
+
+NAMES = "feature_names_in_"
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A call, ready to be sent.
+
+    Attributes
+    ----------
+    body : bytes
+        The packed `CallBody`.
+    arrays, refs, nbytes
+        What to place, where, and the bytes that takes.
+    generators : list of RandomState
+        Random generators of the estimator and the arguments.
+    sent : frozenset of str
+        Names of the attributes that went along.
+    """
+
+    body: bytes
+    arrays: list[Array]
+    refs: list[ArrayRef]
+    nbytes: int
+    generators: list[np.random.RandomState]
+    sent: frozenset[str]
+
+
+def attributes_to_send(row: Row, method: str, estimator: Any) -> dict[str, Any]:
+    """Return the attributes of an estimator that its method will look at.
+
+    A fit starts from the parameters; whatever an earlier fit left stays here, unless the estimator goes on
+    from there, or cleans it up.
+    """
+    found = {name: value for name, value in objects.carried_attributes(estimator).items() if name != NAMES}
+    fresh = METHODS[method].fits and method != "partial_fit" and not row.refits
+    if fresh and not found.get("warm_start", False):
+        return {name: value for name, value in found.items() if name in row.initial_names}
+    return found
+
+
+def fingerprint(attributes: Mapping[str, Any]) -> bytes | None:
+    """Return a digest of attributes, contents of arrays included; None if they hold what does not travel.
+
+    What a worker keeps is only used for an estimator whose present state has the very fingerprint that its
+    state had when it was kept: so an attribute that was set or changed in place is always noticed.
+    """
+    encoder = Encoder()
+    try:
+        nodes = encoder.attributes(attributes)
+        packed = codec.pack(nodes)
+    except (Unsupported, LocalProtocolError):
+        return None
+    digest = hashlib.blake2b(packed, digest_size=16)
+    for array in encoder.arrays:
+        order = placing.memory_order(array)
+        flat = array if array.flags.c_contiguous else array.T if array.flags.f_contiguous else array.copy()
+        checksum = zlib.crc32(flat.reshape(-1).view(np.uint8)) if flat.size else 0
+        digest.update(f"{array.dtype.str}{array.shape}{order}{checksum}".encode("ascii"))
+    return digest.digest()
+
+
+def gather(
+    row: Row,
+    method: str,
+    estimator: Any,
+    arguments: Sequence[Any],
+    keywords: Mapping[str, Any],
+    model: int,
+    keep: int,
+) -> Gathered:
+    """Take a call apart.
+
+    Parameters
+    ----------
+    row, method
+        What is called.
+    estimator : estimator
+    arguments, keywords
+        What it is called with.
+    model : int
+        Number of the model that the worker keeps; 0 to send the state along.
+    keep : int
+        Number under which the worker should keep the model afterwards; 0 for not.
+
+    Raises
+    ------
+    Unsupported
+        If something does not travel.
+    """
+    encoder = Encoder()
+    state, sent, generator = None, frozenset[str](), None
+    if not model:
+        attributes = attributes_to_send(row, method, estimator)
+        sent = frozenset(attributes)
+        state = encoder.attributes(attributes)
+    if METHODS[method].fits and getattr(estimator, "random_state", 0) is None:
+        own: np.random.RandomState = np.random.mtrand._rand  # type: ignore[attr-defined]
+        generator = generator_node(own, -1)
+    nodes = [encoder.encode(inputs.convert(value)) for value in arguments]
+    named = [[name, encoder.encode(inputs.convert(value))] for name, value in keywords.items()]
+    refs, nbytes = placing.plan(encoder.arrays)
+    body = CallBody(
+        row.name, method, model, keep, state, nodes, named, [list(ref) for ref in refs],
+        _compat.changed_settings(), generator,
+    )  # fmt: skip
+    try:
+        packed = encode_body(body)
+    except LocalProtocolError as error:
+        raise Unsupported(
+            f"The metadata of this call is too large ({error}); pass numpy arrays instead of Python containers."
+        ) from None
+    return Gathered(packed, encoder.arrays, refs, nbytes, encoder.generators, sent)

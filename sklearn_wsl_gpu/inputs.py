@@ -1,0 +1,62 @@
+"""Arguments as a worker can take them: data frames become the array that scikit-learn would make of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sklearn_wsl_gpu.errors import Unsupported
+
+
+def count_elements(value: Any) -> int | None:
+    """Return the number of elements of an argument, or None if it has no shape."""
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        try:
+            return int(np.prod([int(extent) for extent in shape])) if shape else 1
+        except (TypeError, ValueError):
+            return None
+    return len(value) if isinstance(value, (list, tuple)) else None
+
+
+def convert(value: Any) -> Any:
+    """Return what to encode for an argument.
+
+    Raises
+    ------
+    Unsupported
+        If scikit-learn would treat it in a way that its array form does not show.
+    """
+    module = type(value).__module__.partition(".")[0]
+    if module == "pandas":
+        return _from_pandas(value)
+    if module == "polars":
+        return _plain(np.asarray(value), value)
+    if module in ("cupy", "torch", "array_api_strict", "dpnp", "jax"):
+        raise Unsupported(
+            f"Arrays of {module} stay where they are; pass numpy arrays to have them offloaded.", "array-api-input"
+        )
+    return value
+
+
+def _from_pandas(value: Any) -> Any:
+    dtypes = list(value.dtypes) if hasattr(value, "columns") else [value.dtype]
+    if all(isinstance(dtype, np.dtype) and dtype.kind in "iuf" for dtype in dtypes):
+        array = value.to_numpy()
+        if array.dtype == np.result_type(*dtypes):
+            return array
+    elif all(str(dtype) in ("object", "str", "string") for dtype in dtypes):
+        return _plain(np.asarray(value), value)
+    elif len(set(dtypes)) == 1 and isinstance(dtypes[0], np.dtype) and dtypes[0].kind == "b":
+        return value.to_numpy()
+    raise Unsupported(
+        f"A pandas {type(value).__name__} with columns of {', '.join(sorted({str(dtype) for dtype in dtypes}))} is "
+        "converted column by column; such a call stays local."
+    )
+
+
+def _plain(array: Any, value: Any) -> Any:
+    if type(array) is not np.ndarray:
+        raise Unsupported(f"A {type(value).__name__} that does not become a numpy array stays local.")
+    return array

@@ -1,0 +1,91 @@
+"""CURVE keys in files that only their owner can read."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from sklearn_wsl_gpu.errors import ConfigurationError
+
+_WORKER, _CLIENT = "worker.json", "client.json"
+
+
+class ClientKeys(NamedTuple):
+    """What a client needs to talk to one worker: all in Z85, as ZeroMQ writes keys."""
+
+    server_public: str
+    public: str
+    secret: str
+
+
+def create_keys(directory: str | os.PathLike[str]) -> None:
+    """Write a new pair of key files: ``worker.json`` for the worker, ``client.json`` for its clients.
+
+    Parameters
+    ----------
+    directory : path
+        Made with mode 0700 if it does not exist. Existing key files are not overwritten.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are key files already, or the directory cannot be written.
+    """
+    import zmq
+
+    server_public, server_secret = (key.decode("ascii") for key in zmq.curve_keypair())
+    public, secret = (key.decode("ascii") for key in zmq.curve_keypair())
+    where = Path(directory)
+    try:
+        where.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(where / _WORKER, {"secret": server_secret, "clients": [public]})
+        _write(where / _CLIENT, {"server_public": server_public, "public": public, "secret": secret})
+    except OSError as error:
+        raise ConfigurationError(f"Keys cannot be written to {where}: {error.strerror}.") from error
+
+
+def read_worker_keys(directory: str | os.PathLike[str]) -> tuple[str, list[str]]:
+    """Return the worker's secret key and the public keys of its clients."""
+    found = _read(Path(directory) / _WORKER)
+    clients = found.get("clients")
+    if not isinstance(found.get("secret"), str) or not isinstance(clients, list):
+        raise ConfigurationError(f"{Path(directory) / _WORKER} is no key file of a worker.")
+    return str(found["secret"]), [str(key) for key in clients]
+
+
+def read_client_keys(directory: str | os.PathLike[str]) -> ClientKeys:
+    """Return a client's keys."""
+    found = _read(Path(directory) / _CLIENT)
+    try:
+        return ClientKeys(*[str(found[name]) for name in ClientKeys._fields])
+    except KeyError:
+        raise ConfigurationError(f"{Path(directory) / _CLIENT} is no key file of a client.") from None
+
+
+def _write(path: Path, content: dict[str, object]) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        json.dump(content, file)
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        with open(path, encoding="ascii") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+                raise ConfigurationError(
+                    f"{path} can be read by others (mode {stat.S_IMODE(mode):o}). Run: chmod 600 {path}"
+                )
+            content = json.load(file)
+    except OSError as error:
+        raise ConfigurationError(
+            f"There are no keys at {path} ({error.strerror}). Start the worker with --keys, and name that "
+            "directory with offload(keys=…) or SKLEARN_WSL_GPU_KEYS."
+        ) from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is no key file: {error}.") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path} is no key file.")
+    return content

@@ -1,0 +1,104 @@
+"""How a worker comes to exist: the address and keys to talk to, by the endpoint setting."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from sklearn_wsl_gpu.config import Settings
+from sklearn_wsl_gpu.keys import ClientKeys, read_client_keys
+from sklearn_wsl_gpu.launch.local import LocalWorker
+
+#: Where keys are looked for if the setting names no directory.
+DEFAULT_KEYS = Path.home() / ".sklearn_wsl_gpu"
+
+#: What makes two embedded workers different: engine, memory for models.
+WorkerKey = tuple[str, int]
+
+
+class Address(NamedTuple):
+    """Where a worker is, and how to prove who one is."""
+
+    endpoint: str
+    keys: ClientKeys
+
+
+@dataclass(slots=True)
+class _Workers:
+    local: dict[WorkerKey, LocalWorker] = field(default_factory=dict)
+    inherited: dict[WorkerKey, Address] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_workers = _Workers()
+
+
+def worker_key(settings: Settings) -> WorkerKey:
+    """Return which embedded worker settings ask for."""
+    return settings.engine, settings.model_bytes
+
+
+def address(settings: Settings) -> Address:
+    """Return where the worker of these settings is; start one of this process's own if they name none.
+
+    Raises
+    ------
+    WorkerStartError
+        If it does not come up.
+    ConfigurationError
+        If the keys of a named worker are missing.
+    """
+    if settings.endpoint is not None:
+        return Address(settings.endpoint, read_client_keys(settings.keys or DEFAULT_KEYS))
+    key = worker_key(settings)
+    with _workers.lock:
+        if key in _workers.inherited:
+            return _workers.inherited[key]
+        worker = _workers.local.get(key)
+        if worker is None or not worker.alive:
+            if worker is not None:
+                worker.stop()
+            worker = _workers.local[key] = LocalWorker(settings.engine, settings.model_bytes, settings.verbose)
+        return Address(worker.endpoint, worker.keys)
+
+
+def inherit(key: WorkerKey, where: Address) -> None:
+    """Use a worker that another process owns, as the embedded one; called in child processes."""
+    with _workers.lock:
+        if key not in _workers.local:
+            _workers.inherited[key] = where
+
+
+def disown(where: Address) -> bool:
+    """Forget an inherited worker that does not answer any more; tell whether it was one."""
+    with _workers.lock:
+        left = {key: known for key, known in _workers.inherited.items() if known != where}
+        found = len(left) < len(_workers.inherited)
+        _workers.inherited = left
+        return found
+
+
+def stop_all() -> None:
+    """Stop the workers that this process started, and wait for their end."""
+    with _workers.lock:
+        workers = list(_workers.local.values())
+        _workers.local.clear()
+        _workers.inherited.clear()
+    for worker in workers:
+        worker.stop()
+
+
+def after_fork() -> None:
+    """Make a forked child a guest of its parent's workers: it uses them, and never stops them."""
+    global _workers
+    guests = {key: Address(worker.endpoint, worker.keys) for key, worker in _workers.local.items()}
+    for worker in _workers.local.values():
+        worker.abandon()
+    _workers = _Workers(inherited={**_workers.inherited, **guests})
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork)

@@ -1,0 +1,126 @@
+"""The only file that assigns to scikit-learn's classes: wraps their methods, and puts the originals back.
+
+Each method is wrapped on the concrete class, also where it is inherited; a descriptor that makes a method
+available on a condition is rebuilt around the wrapper. The last one to leave restores every attribute that is
+still ours to the identical object, and removes those that were not there.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sklearn.utils import parallel
+
+from sklearn_wsl_gpu._compat import AvailableIf
+from sklearn_wsl_gpu.config import current
+from sklearn_wsl_gpu.estimators import ROWS, Row
+
+_MARK = "__sklearn_wsl_gpu__"
+_ABSENT: Any = object()
+
+
+@dataclass(slots=True)
+class _Patches:
+    """What is installed: (class, name) → what was in the class's own dict, and what we put there."""
+
+    installed: dict[tuple[Any, str], tuple[Any, Any]] = field(default_factory=dict)
+    users: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_patches = _Patches()
+
+
+def install() -> None:
+    """Wrap every method of the table, unless that is done already."""
+    with _patches.lock:
+        _patches.users += 1
+        if _patches.users > 1:
+            return
+        for row in ROWS.values():
+            if row.cls is not None:
+                for name in row.method_names:
+                    _wrap_method(row, name)
+        _put(parallel.Parallel, "__call__", _carry_settings(parallel.Parallel.__dict__["__call__"]))
+
+
+def uninstall() -> None:
+    """Undo one `install`; the last one restores the classes."""
+    with _patches.lock:
+        _patches.users -= 1
+        if _patches.users:
+            return
+        while _patches.installed:
+            (cls, name), (original, ours) = _patches.installed.popitem()
+            if cls.__dict__.get(name) is not ours:
+                continue  # somebody has patched on top of us; without a context our wrapper does nothing
+            if original is _ABSENT:
+                delattr(cls, name)
+            else:
+                setattr(cls, name, original)
+
+
+def is_installed() -> bool:
+    """Tell whether the classes are wrapped now."""
+    return _patches.users > 0
+
+
+def after_fork() -> None:
+    """Give a forked child a lock of its own."""
+    _patches.lock = threading.Lock()
+
+
+def _put(cls: Any, name: str, replacement: Any) -> None:
+    _patches.installed[cls, name] = (cls.__dict__.get(name, _ABSENT), replacement)
+    setattr(cls, name, replacement)
+
+
+def _wrap_method(row: Row, name: str) -> None:
+    cls = row.cls
+    raw = inspect.getattr_static(cls, name, None)  # getattr would ask the descriptor, and be refused
+    if isinstance(raw, AvailableIf):
+        _put(cls, name, AvailableIf(_wrapper(row, name, raw.fn), raw.check, raw.attribute_name))
+    elif inspect.isfunction(raw) and not hasattr(raw, _MARK):
+        _put(cls, name, _wrapper(row, name, raw))
+
+
+def _wrapper(row: Row, name: str, raw: Callable[..., Any]) -> Callable[..., Any]:
+    from sklearn_wsl_gpu.dispatch import dispatch
+
+    get = current.get
+
+    # A plain function with the signature of the original: scikit-learn reads it to find sample_weight, and
+    # finds no metadata requests on anything else.
+    @functools.wraps(raw)
+    def wrapped(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        frame = get()
+        if frame is None:
+            return raw(self, *args, **kwargs)
+        return dispatch(frame, row, name, raw, self, args, kwargs)
+
+    assert row.cls is not None
+    wrapped.__qualname__ = f"{row.cls.__qualname__}.{name}"  # so that a method pickles by its name
+    wrapped.__module__ = row.cls.__module__
+    setattr(wrapped, _MARK, raw)
+    return wrapped
+
+
+def _carry_settings(raw: Callable[..., Any]) -> Callable[..., Any]:
+    from sklearn_wsl_gpu.parallel import carried
+
+    @functools.wraps(raw)
+    def call(self: Any, iterable: Any) -> Any:
+        # Now, not later: the tasks are made in joblib's own threads.
+        return raw(self, carried(self, iterable))
+
+    return call
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork)

@@ -1,0 +1,54 @@
+"""Whether a call that could be offloaded should be: a pure function of facts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sklearn_wsl_gpu.config import Settings
+from sklearn_wsl_gpu.errors import Reason
+
+
+class Facts(NamedTuple):
+    """What is known of a call before anything is converted or sent.
+
+    Attributes
+    ----------
+    estimator : str
+        Name of the row.
+    is_subclass : bool
+        Whether the object is of another class that inherits the method.
+    elements : int or None
+        Number of elements of the first argument; None if it has none to count.
+    in_place : bool
+        Whether the caller allows the method to overwrite its array.
+    has_callbacks : bool
+        Whether callbacks of scikit-learn watch the estimator.
+    """
+
+    estimator: str
+    is_subclass: bool
+    elements: int | None
+    in_place: bool
+    has_callbacks: bool
+
+
+#: Codes of the reasons that the user chose: they give no warning.
+CHOSEN = frozenset({"excluded", "not-included", "below-min-elements"})
+
+
+def reason_to_stay(settings: Settings, facts: Facts) -> Reason | None:
+    """Return why a call stays local, or None if it may go."""
+    name = facts.estimator
+    if settings.exclude is not None and name in settings.exclude:
+        return Reason("excluded", f"{name} is in exclude.")
+    if settings.include is not None and name not in settings.include:
+        return Reason("not-included", f"{name} is not in include.")
+    if facts.is_subclass:
+        return Reason("subclass", f"Subclasses of {name} may rely on its internals; they run locally.")
+    if facts.elements is not None and facts.elements < settings.min_elements:
+        return Reason("below-min-elements", f"Fewer than min_elements={settings.min_elements} elements.")
+    if facts.in_place:
+        return Reason("in-place", f"{name} may overwrite the caller's array (copy=False), which must be this one.")
+    if facts.has_callbacks:
+        return Reason("callbacks", f"{name} has callbacks, which run here.")
+    return None

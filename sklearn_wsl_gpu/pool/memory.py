@@ -1,0 +1,129 @@
+"""The memory behind a segment, per platform: the only file of the pool that asks which system it runs on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from sklearn_wsl_gpu.errors import ConfigurationError, PoolSpaceError
+
+#: Reserved pages come in chunks of this size, so that small spans do not ask the kernel each time.
+RESERVE_CHUNK_BYTES = 2 * 1024 * 1024
+#: Share of the available memory that a pool never takes.
+_HEADROOM = 0.1
+
+_HAS_MEMFD = hasattr(os, "memfd_create")
+
+
+def create_backing(nbytes: int, directory: str | None) -> int:
+    """Return a descriptor of `nbytes` of anonymous, sparse memory.
+
+    Nothing with a name is left in any file system: the memory goes when the last process that maps it ends,
+    however it ends.
+
+    Parameters
+    ----------
+    nbytes : int
+        Size in bytes.
+    directory : str or None
+        A directory on a memory file system to use; None lets the system choose (a memfd on Linux).
+
+    Raises
+    ------
+    ConfigurationError
+        If `directory` cannot hold such a file.
+    """
+    if directory is None and _HAS_MEMFD:
+        import fcntl
+
+        descriptor = os.memfd_create("sklearn_wsl_gpu", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(descriptor, nbytes)
+        os.fchmod(descriptor, 0o600)  # a memfd is born with mode 0777
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        return descriptor
+    where = directory if directory is not None else tempfile.gettempdir()
+    try:
+        descriptor = _open_unnamed(where)
+        os.truncate(descriptor, nbytes)
+    except OSError as error:
+        raise ConfigurationError(
+            f"pool_dir={where!r} cannot hold the pool ({error.strerror}). Name a directory on a memory file "
+            "system that you may write to, such as /dev/shm, or leave pool_dir unset."
+        ) from error
+    return descriptor
+
+
+def _open_unnamed(directory: str) -> int:
+    if hasattr(os, "O_TMPFILE"):
+        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    # Windows: the file is gone with its last handle.
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    for name in ("O_TEMPORARY", "O_BINARY", "O_NOINHERIT", "O_SHORT_LIVED"):
+        flags |= getattr(os, name, 0)
+    return os.open(str(Path(directory) / f"sklearn_wsl_gpu-{os.getpid()}-{os.urandom(8).hex()}"), flags, 0o600)
+
+
+def map_backing(descriptor: int, nbytes: int) -> mmap.mmap:
+    """Map the whole of a segment, readable and writable."""
+    return mmap.mmap(descriptor, nbytes)
+
+
+def reserve(descriptor: int, offset: int, nbytes: int) -> None:
+    """Make sure that writing to these bytes cannot fail for lack of space.
+
+    Without this, the first write to a sparse mapping on a full file system kills the writer with SIGBUS.
+
+    Raises
+    ------
+    PoolSpaceError
+        If the memory or the file system has no space.
+    """
+    available = available_memory()
+    if available is not None and nbytes > available * (1 - _HEADROOM):
+        raise PoolSpaceError(
+            f"The pool needs {nbytes / 1e6:.0f} MB more, and {available / 1e6:.0f} MB of memory are available. "
+            "Free some memory, or pass smaller arrays."
+        )
+    if not hasattr(os, "posix_fallocate"):
+        return  # Windows commits a mapped file's pages when the file is extended
+    try:
+        os.posix_fallocate(descriptor, offset, nbytes)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM):
+            raise PoolSpaceError(
+                f"The file system behind the pool has no room for {nbytes / 1e6:.0f} MB more "
+                f"({error.strerror}). Free space there, or set pool_dir to another memory file system."
+            ) from error
+        raise
+
+
+def total_memory() -> int | None:
+    """Return the bytes of memory of this machine, or None where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def available_memory() -> int | None:
+    """Return the bytes that can be had without swapping, or None where the system does not tell.
+
+    The smaller of what the kernel calls available and what this process's control group leaves.
+    """
+    found: list[int] = []
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, ValueError), open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    found.append(int(line.split()[1]) * 1024)
+                    break
+        with contextlib.suppress(OSError, ValueError):
+            limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+            if limit != "max":
+                used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+                found.append(max(int(limit) - used, 0))
+    return min(found, default=None)

@@ -1,0 +1,108 @@
+"""One mapped region: owns the memory, knows nothing of who uses which part."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+
+from sklearn_wsl_gpu.pool import memory
+from sklearn_wsl_gpu.pool.layout import (
+    CHALLENGE_BYTES,
+    CHALLENGE_OFFSET,
+    DATA_OFFSET,
+    PAGE,
+    Geometry,
+    pack_superblock,
+    round_up,
+    unpack_superblock,
+)
+
+
+class Segment:
+    """A mapped region with slots.
+
+    Build one with `create` (the client's side) or `attach` (the worker's side).
+    """
+
+    def __init__(self, descriptor: int, epoch: int, geometry: Geometry) -> None:
+        self.descriptor = descriptor
+        self.epoch = epoch
+        self.geometry = geometry
+        self.map: mmap.mmap = memory.map_backing(descriptor, geometry.file_bytes)
+        self._reserved: set[int] = set()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Segment {self.geometry.slots} slots of {self.geometry.slot_bytes} bytes, epoch {self.epoch:x}>"
+
+    @classmethod
+    def create(cls, geometry: Geometry, directory: str | None = None) -> Segment:
+        """Create a segment; its memory is sparse until it is reserved."""
+        descriptor = memory.create_backing(geometry.file_bytes, directory)
+        try:
+            memory.reserve(descriptor, 0, DATA_OFFSET)
+            # 63 random bits: a segment made anew is never taken for an older one.
+            epoch = int.from_bytes(os.urandom(8), "little") >> 1
+            segment = cls(descriptor, epoch, geometry)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        block = pack_superblock(epoch, geometry)
+        segment.map[: len(block)] = block
+        return segment
+
+    @classmethod
+    def attach(cls, descriptor: int) -> Segment:
+        """Map a segment that the other side created; takes over the descriptor.
+
+        Raises
+        ------
+        StaleReference
+            If the region is not a segment of this package, or shorter than it says.
+        """
+        epoch, geometry = unpack_superblock(os.pread(descriptor, 64, 0))
+        if os.fstat(descriptor).st_size < geometry.file_bytes:
+            from sklearn_wsl_gpu.errors import StaleReference
+
+            raise StaleReference("The segment is shorter than its superblock says.")
+        return cls(descriptor, epoch, geometry)
+
+    def reserve(self, start: int, nbytes: int) -> None:
+        """Reserve the pages of a run, once for the segment's life.
+
+        Raises
+        ------
+        PoolSpaceError
+            If there is no space.
+        """
+        chunk = memory.RESERVE_CHUNK_BYTES
+        first, last = start // chunk, (start + nbytes - 1) // chunk
+        with self._lock:
+            missing = [index for index in range(first, last + 1) if index not in self._reserved]
+            if not missing:
+                return
+            begin = missing[0] * chunk
+            end = min((missing[-1] + 1) * chunk, round_up(self.geometry.file_bytes, PAGE))
+            memory.reserve(self.descriptor, begin, end - begin)
+            self._reserved.update(missing)
+
+    def client_challenge(self, nonce: bytes) -> None:
+        """Write what the worker has to read back."""
+        self.map[CHALLENGE_OFFSET : CHALLENGE_OFFSET + CHALLENGE_BYTES] = nonce
+
+    def worker_challenge(self) -> bytes:
+        """Read what the worker wrote."""
+        begin = CHALLENGE_OFFSET + CHALLENGE_BYTES
+        return self.map[begin : begin + CHALLENGE_BYTES]
+
+    def close(self) -> None:
+        """Drop this side's hold of the memory; arrays that still lie in it keep the mapping alive."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+        try:
+            self.map.close()
+        except BufferError:
+            # A kept result is a view on this mapping; the mapping goes when the last such view goes.
+            pass

@@ -1,0 +1,348 @@
+"""What can be said: one tuple type a message, checked field by field when it arrives.
+
+A message is two frames: a small head that the front reads, and a body that only client and executor read
+(empty for most). The head is a msgpack list whose first item is the message's number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from sklearn_wsl_gpu.arrays import SpanRef, check_span_ref
+from sklearn_wsl_gpu.errors import RemoteProtocolError
+from sklearn_wsl_gpu.protocol import codec
+
+Node: TypeAlias = Any
+"""A value as the value codec (`sklearn_wsl_gpu.state`) writes it."""
+
+
+class Hello(NamedTuple):
+    """Client: who I am, and where my pool lies."""
+
+    protocol: int
+    versions: list[list[str]]
+    pid: int
+    boot: str
+    offer: list[Any]
+
+
+class Welcome(NamedTuple):
+    """Worker: the session's name, what I compute with and for which estimators; proof that I see the pool."""
+
+    protocol: int
+    versions: list[list[str]]
+    session: bytes
+    engine: str
+    estimators: list[str]
+    proof: bytes
+    pid: int
+    boot: str
+
+
+class Call(NamedTuple):
+    """Client: run the call in the body. Sent again under the same number it never runs twice."""
+
+    session: bytes
+    request: int
+    inputs: SpanRef | None
+    outputs: SpanRef | None
+    remaining_ms: int
+
+
+class Wait(NamedTuple):
+    """Client: what became of this request?"""
+
+    session: bytes
+    request: int
+
+
+class Grant(NamedTuple):
+    """Client: write the results of this request here."""
+
+    session: bytes
+    request: int
+    outputs: SpanRef
+
+
+class Cancel(NamedTuple):
+    """Client: stop this request. The answer proves that its spans are no longer written."""
+
+    session: bytes
+    request: int
+
+
+class Status(NamedTuple):
+    """Client: tell me about yourself."""
+
+    session: bytes
+
+
+class Bye(NamedTuple):
+    """Client: this session is over."""
+
+    session: bytes
+
+
+class Result(NamedTuple):
+    """Worker: done; the body has the result."""
+
+    request: int
+
+
+class NeedOutput(NamedTuple):
+    """Worker: computed; grant me this many bytes for the result. The inputs are no longer read."""
+
+    request: int
+    nbytes: int
+
+
+class NeedModel(NamedTuple):
+    """Worker: I do not have that model (any more); send its state."""
+
+    request: int
+
+
+class Running(NamedTuple):
+    """Worker: still at it."""
+
+    request: int
+    phase: str
+
+
+class Failed(NamedTuple):
+    """Worker: it could not be done here; nothing of the session is lost."""
+
+    request: int
+    code: str
+    words: str
+
+
+class Cancelled(NamedTuple):
+    """Worker: this request does not run (any more)."""
+
+    request: int
+
+
+class Refused(NamedTuple):
+    """Worker: I do not take this message."""
+
+    code: str
+    words: str
+
+
+class Report(NamedTuple):
+    """Worker: counters, as pairs of name and value."""
+
+    counters: list[list[Any]]
+
+
+class Farewell(NamedTuple):
+    """Worker: the session is gone."""
+
+
+class CallBody(NamedTuple):
+    """Body of `Call`.
+
+    Attributes
+    ----------
+    estimator, method : str
+        Names of the table.
+    model : int
+        Number of a model that the worker keeps; 0 if `state` has it.
+    keep : int
+        Number under which to keep the model after the call; 0 not to keep it.
+    state : list of [str, node] or None
+        Attributes of the estimator.
+    arguments : list of node
+    keywords : list of [str, node]
+    refs : list
+        Array refs that the nodes count into.
+    configuration : list of [str, value]
+        scikit-learn's settings that differ from their defaults.
+    generator : node
+        State of numpy's global generator, if the call may draw from it.
+    """
+
+    estimator: str
+    method: str
+    model: int
+    keep: int
+    state: Any
+    arguments: list[Any]
+    keywords: list[Any]
+    refs: list[Any]
+    configuration: list[Any]
+    generator: Node
+
+
+class ResultBody(NamedTuple):
+    """Body of `Result`.
+
+    Attributes
+    ----------
+    value : node
+    state : list of [str, node] or None
+        Fitted attributes, if the call changes them.
+    refs : list
+        Array refs that the nodes count into.
+    warnings : list of [category, text, module, line]
+    output : list of [stream, text]
+    generators : list of [int, node]
+        Random generators of the call that have advanced: number, new state; -1 is numpy's global one.
+    seconds : float
+        Time in the engine.
+    kept : bool
+        Whether the worker keeps the model under the number that was asked for.
+    """
+
+    value: Node
+    state: Any
+    refs: list[Any]
+    warnings: list[Any]
+    output: list[Any]
+    generators: list[Any]
+    seconds: float
+    kept: bool
+
+
+Message: TypeAlias = (
+    Hello | Welcome | Call | Wait | Grant | Cancel | Status | Bye
+    | Result | NeedOutput | NeedModel | Running | Failed | Cancelled | Refused | Report | Farewell
+)  # fmt: skip
+
+#: A message's number is its place here; never reorder, only append (see `version`).
+MESSAGES: tuple[type[Message], ...] = (
+    Hello, Welcome, Call, Wait, Grant, Cancel, Status, Bye,
+    Result, NeedOutput, NeedModel, Running, Failed, Cancelled, Refused, Report, Farewell,
+)  # fmt: skip
+_NUMBER = {kind: number for number, kind in enumerate(MESSAGES)}
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int or not -1 <= value < 2**63:
+        raise RemoteProtocolError("A message has a number that is none, or out of range.")
+    return value
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str or len(value) > 65_536:
+        raise RemoteProtocolError("A message has a text that is none, or too long.")
+    return value
+
+
+def _blob(value: Any) -> bytes:
+    if type(value) is not bytes or len(value) > 256:
+        raise RemoteProtocolError("A message has a token that is none, or too long.")
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if type(value) is not list:
+        raise RemoteProtocolError("A message has something else where a list belongs.")
+    return value
+
+
+def _texts(value: Any) -> list[str]:
+    return [_text(item) for item in _list(value)]
+
+
+def _pairs(value: Any) -> list[list[Any]]:
+    for pair in _list(value):
+        if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str:
+            raise RemoteProtocolError("A message has something else where pairs belong.")
+    return value  # type: ignore[no-any-return]
+
+
+def _text_pairs(value: Any) -> list[list[str]]:
+    return [[_text(name), _text(item)] for name, item in _pairs(value)]
+
+
+def _span(value: Any) -> SpanRef:
+    return check_span_ref(value)
+
+
+def _optional_span(value: Any) -> SpanRef | None:
+    return None if value is None else check_span_ref(value)
+
+
+def _optional_pairs(value: Any) -> list[list[Any]] | None:
+    return None if value is None else _pairs(value)
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise RemoteProtocolError("A message has something else where a number belongs.")
+    return float(value)
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise RemoteProtocolError("A message has something else where a flag belongs.")
+    return value
+
+
+def _anything(value: Any) -> Any:
+    return value
+
+
+_Check: TypeAlias = Callable[[Any], Any]
+_FIELDS: dict[type[Any], tuple[_Check, ...]] = {
+    Hello: (_integer, _text_pairs, _integer, _text, _list),
+    Welcome: (_integer, _text_pairs, _blob, _text, _texts, _blob, _integer, _text),
+    Call: (_blob, _integer, _optional_span, _optional_span, _integer),
+    Wait: (_blob, _integer),
+    Grant: (_blob, _integer, _span),
+    Cancel: (_blob, _integer),
+    Status: (_blob,),
+    Bye: (_blob,),
+    Result: (_integer,),
+    NeedOutput: (_integer, _integer),
+    NeedModel: (_integer,),
+    Running: (_integer, _text),
+    Failed: (_integer, _text, _text),
+    Cancelled: (_integer,),
+    Refused: (_text, _text),
+    Report: (_pairs,),
+    Farewell: (),
+    CallBody: (
+        _text, _text, _integer, _integer, _optional_pairs, _list, _pairs, _list, _pairs, _anything,
+    ),
+    ResultBody: (_anything, _optional_pairs, _list, _list, _list, _list, _number, _flag),
+}  # fmt: skip
+
+
+def encode(message: Message) -> bytes:
+    """Return the head frame of a message."""
+    return codec.pack((_NUMBER[type(message)], *message))
+
+
+def decode(raw: bytes | memoryview) -> Message:
+    """Return the message of a head frame, or raise `RemoteProtocolError` and nothing else."""
+    items = codec.unpack(raw)
+    if type(items) is not list or not items or type(items[0]) is not int or not 0 <= items[0] < len(MESSAGES):
+        raise RemoteProtocolError("The other side sent something that is no message of this protocol.")
+    kind = MESSAGES[items[0]]
+    return _build(kind, items[1:])  # type: ignore[no-any-return]
+
+
+def encode_body(body: CallBody | ResultBody) -> bytes:
+    """Return the body frame of a call or a result."""
+    return codec.pack(tuple(body))
+
+
+def decode_call(raw: bytes | memoryview) -> CallBody:
+    """Return the body of a `Call`, or raise `RemoteProtocolError` and nothing else."""
+    return _build(CallBody, codec.unpack(raw))  # type: ignore[no-any-return]
+
+
+def decode_result(raw: bytes | memoryview) -> ResultBody:
+    """Return the body of a `Result`, or raise `RemoteProtocolError` and nothing else."""
+    return _build(ResultBody, codec.unpack(raw))  # type: ignore[no-any-return]
+
+
+def _build(kind: type[Any], items: Any) -> Any:
+    checks = _FIELDS[kind]
+    if type(items) is not list or len(items) != len(checks):
+        raise RemoteProtocolError(f"A {kind.__name__} has another number of fields than it should.")
+    return kind(*[check(item) for check, item in zip(checks, items, strict=True)])

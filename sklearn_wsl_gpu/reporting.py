@@ -1,0 +1,149 @@
+"""What ran where, why not elsewhere, and what it cost."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from sklearn_wsl_gpu.errors import Reason
+
+PHASES = ("gather", "send", "compute", "receive", "adopt")
+#: Older calls leave the list; the totals keep counting them.
+_MAX_CALLS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call inside ``offload()``.
+
+    Attributes
+    ----------
+    estimator, method : str
+        What was called.
+    where : str
+        ``"worker"`` or ``"local"``.
+    engine : str
+        Engine that computed it; ``"scikit-learn"`` for local calls.
+    reason : Reason or None
+        Why it was not done by the worker.
+    seconds : dict of str to float
+        Seconds by phase: gather (decide, take apart), send (place, hand over), compute (in the engine),
+        receive (on the way back, queueing included), adopt (check, assign). Local calls have only compute.
+    bytes_sent, bytes_received : int
+        Bytes of arrays and metadata, each way.
+    """
+
+    estimator: str
+    method: str
+    where: str
+    engine: str
+    reason: Reason | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    bytes_sent: int = 0
+    bytes_received: int = 0
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of all phases."""
+        return sum(self.seconds.values())
+
+
+@dataclass(slots=True)
+class _Total:
+    count: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    sent: int = 0
+    received: int = 0
+
+
+class Report:
+    """Calls of a block, or of the process.
+
+    ``str()`` is a table for people, with a line for each kind of call; `calls` is data.
+    """
+
+    def __init__(self) -> None:
+        self._calls: deque[CallRecord] = deque(maxlen=_MAX_CALLS)
+        self._totals: dict[tuple[str, str, str, str, Reason | None], _Total] = {}
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        offloaded, local = self.offloaded, self.local
+        return f"<Report: {offloaded} calls offloaded, {local} local>"
+
+    @property
+    def calls(self) -> list[CallRecord]:
+        """The latest calls, oldest first, ten thousand at most."""
+        with self._lock:
+            return list(self._calls)
+
+    @property
+    def offloaded(self) -> int:
+        """Number of calls that a worker did."""
+        return self._count("worker")
+
+    @property
+    def local(self) -> int:
+        """Number of calls that were done here."""
+        return self._count("local")
+
+    def add(self, record: CallRecord) -> None:
+        """Add a call."""
+        key = (record.estimator, record.method, record.where, record.engine, record.reason)
+        with self._lock:
+            self._calls.append(record)
+            total = self._totals.setdefault(key, _Total())
+            total.count += 1
+            total.sent += record.bytes_sent
+            total.received += record.bytes_received
+            for phase, seconds in record.seconds.items():
+                total.seconds[phase] += seconds
+
+    def _count(self, where: str) -> int:
+        with self._lock:
+            return sum(total.count for key, total in self._totals.items() if key[2] == where)
+
+    def __str__(self) -> str:
+        with self._lock:
+            totals = dict(self._totals)
+        if not totals:
+            return "No calls yet."
+        head = ["call", "n", "where", *[f"{phase} s" for phase in PHASES], "sent", "received"]
+        rows, notes = [], []
+        for (estimator, method, where, engine, reason), total in totals.items():
+            place = f"{where} ({engine})"
+            if reason is not None:
+                notes.append(reason)
+                place += f" [{reason.code}]"
+            seconds = [f"{total.seconds[phase]:.4f}" for phase in PHASES]
+            rows.append(
+                [f"{estimator}.{method}", str(total.count), place, *seconds, _size(total.sent), _size(total.received)]
+            )
+        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+        lines = [_line(head, widths), "-" * (sum(widths) + 2 * (len(widths) - 1))]
+        lines += [_line(row, widths) for row in rows]
+        for reason in dict.fromkeys(notes):
+            lines.append(f"[{reason.code}] {reason.words}")
+        return "\n".join(lines)
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    left = (0, 2)
+    parts: list[Any] = [
+        cell.ljust(width) if column in left else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return "  ".join(parts).rstrip()
+
+
+def _size(nbytes: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= scale:
+            return f"{nbytes / scale:.1f} {unit}"
+    return f"{nbytes} B"
+
+
+#: All calls of this process.
+process_report = Report()

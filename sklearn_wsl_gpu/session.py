@@ -1,0 +1,360 @@
+"""One client process talking to one worker: drives protocol, carrier and pool for a request at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from sklearn_wsl_gpu import launch
+from sklearn_wsl_gpu.arrays import ArrayRef
+from sklearn_wsl_gpu.carriers import shared
+from sklearn_wsl_gpu.config import Settings
+from sklearn_wsl_gpu.errors import (
+    DeadlineExceeded,
+    EngineError,
+    OffloadError,
+    ProtocolError,
+    Unsupported,
+    WorkerDied,
+    WorkerUnavailable,
+)
+from sklearn_wsl_gpu.pool import Lease, Pool
+from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.protocol import messages as m
+from sklearn_wsl_gpu.protocol.version import PROTOCOL, agree
+from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
+
+#: An executor that imports a GPU library takes its time.
+_ENGINE_START_SECONDS = 120.0
+_SETTLE_SECONDS = 2.0
+#: Smallest and largest span that is granted for a reply before its size is known.
+_LEAST_GRANT_BYTES = 64 * 1024
+_FIRST_GRANT_BYTES = 16 * 1024 * 1024
+_MAX_MODELS = 4096
+
+#: What a Failed message means here, by its code; anything else is the engine's failure.
+_FAILURES: dict[str, type[OffloadError]] = {
+    "executor-died": WorkerDied,
+    "unsupported-argument": Unsupported,
+    "not-in-table": Unsupported,
+}
+
+
+class ModelMissing(Exception):
+    """The worker does not have the model (any more): its state has to be sent."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """A worker's answer: its body, the span that holds its arrays, its size in bytes, and what it cost.
+
+    The receiver releases the lease, or keeps it with `Pool.keep`.
+    """
+
+    body: m.ResultBody
+    lease: Lease | None
+    pool: Pool
+    nbytes: int
+    send_seconds: float
+    wait_seconds: float
+
+
+class Session:
+    """A connection to a worker with a pool of its own.
+
+    Parameters
+    ----------
+    where : Address
+        Endpoint and keys.
+    settings : Settings
+        For the pool.
+    """
+
+    def __init__(self, where: launch.Address, settings: Settings) -> None:
+        self._where = where
+        self._numbers = itertools.count(1)
+        self._idle: list[Wire] = []
+        self._lock = threading.Lock()
+        self._abandoned: list[tuple[int, list[Lease]]] = []
+        self._sizes: dict[tuple[str, str], float] = {}
+        self._models: OrderedDict[bytes, int] = OrderedDict()
+        self._process = -1
+        self.broken = False
+        self.pool = Pool(settings.geometry(), settings.pool_dir)
+        try:
+            self._welcome = self._open(settings)
+        except BaseException:
+            self.pool.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Session with {self.engine} at {self._where.endpoint}, {self.pool!r}>"
+
+    @property
+    def engine(self) -> str:
+        """Name of the worker's engine."""
+        return self._welcome.engine
+
+    @property
+    def estimators(self) -> frozenset[str]:
+        """Names of the estimators that the engine may take."""
+        return frozenset(self._welcome.estimators)
+
+    def model(self, fingerprint: bytes) -> int:
+        """Return the number under which the worker keeps a model, or 0."""
+        with self._lock:
+            number = self._models.get(fingerprint, 0)
+            if number:
+                self._models.move_to_end(fingerprint)
+            return number
+
+    def remember_model(self, fingerprint: bytes, number: int) -> None:
+        """Note that the worker keeps a model whose state has this fingerprint."""
+        with self._lock:
+            self._models[fingerprint] = number
+            if len(self._models) > _MAX_MODELS:
+                self._models.popitem(last=False)
+
+    def forget_model(self, fingerprint: bytes) -> None:
+        """Note that the worker does not keep a model any more."""
+        with self._lock:
+            self._models.pop(fingerprint, None)
+
+    def next_number(self) -> int:
+        """Return a number for a request, and for the model that it leaves."""
+        return next(self._numbers)
+
+    def request(
+        self,
+        number: int,
+        kind: tuple[str, str],
+        body: bytes,
+        arrays: Sequence[Array],
+        refs: Sequence[ArrayRef],
+        nbytes: int,
+        deadline: float | None,
+    ) -> Reply:
+        """Have the worker do one call.
+
+        Parameters
+        ----------
+        number : int
+            From `next_number`.
+        kind : tuple of str
+            Estimator and method: replies of one kind have similar sizes.
+        body : bytes
+            The packed `CallBody`.
+        arrays, refs, nbytes
+            What to place, where `placing.plan` put it, and the bytes that takes.
+        deadline : float or None
+            `time.monotonic` value at which to give up.
+
+        Raises
+        ------
+        ModelMissing
+            If the call names a model that the worker does not have.
+        OffloadError
+            If it cannot be done there. The spans are safe: released, or kept until the worker has confirmed
+            that it writes no more.
+        """
+        self._settle()
+        begin = time.perf_counter()
+        leases: list[Lease] = []
+        wire: Wire | None = None
+        clean = False
+        sent = begin
+        try:
+            inputs = None
+            if arrays:
+                leases.append(self.pool.lease_input(nbytes, deadline))
+                self.pool.put(leases[0], refs, arrays)
+                inputs = leases[0].ref
+            granted = self.pool.try_lease_output(self._expected(kind, nbytes))
+            if granted is not None:
+                leases.append(granted)
+            outputs = None if granted is None else granted.ref
+            wire = self._take_wire()
+            left = -1 if deadline is None else max(int((deadline - time.monotonic()) * 1000), 0)
+            sent = time.perf_counter()
+            answer, raw = wire.ask(m.Call(self._welcome.session, number, inputs, outputs, left), body, deadline)
+            while True:
+                if isinstance(answer, m.Running):
+                    answer, raw = wire.ask(m.Wait(self._welcome.session, number), b"", deadline)
+                elif isinstance(answer, m.NeedOutput):
+                    # Nothing is held while waiting for room, so that no two calls can wait for each other.
+                    while leases:
+                        leases.pop().release()
+                    leases.append(self.pool.lease_output(answer.nbytes, deadline))
+                    granted = leases[0]
+                    answer, raw = wire.ask(m.Grant(self._welcome.session, number, granted.ref), b"", deadline)
+                else:
+                    break
+            clean = True
+            waited = time.perf_counter() - sent
+            return self._conclude(kind, nbytes, answer, raw, granted, leases, sent - begin, waited)
+        except (WorkerUnavailable, ProtocolError):
+            self.broken = self.broken or not clean
+            raise
+        finally:
+            if clean:
+                for lease in leases:
+                    lease.release()
+                assert wire is not None
+                self._give_wire(wire)
+            else:
+                self._abandon(number, leases, wire)
+
+    def _conclude(
+        self,
+        kind: tuple[str, str],
+        nbytes: int,
+        answer: m.Message,
+        raw: bytes,
+        granted: Lease | None,
+        leases: list[Lease],
+        send_seconds: float,
+        wait_seconds: float,
+    ) -> Reply:
+        if isinstance(answer, m.NeedModel):
+            raise ModelMissing
+        if isinstance(answer, m.Failed):
+            raise _FAILURES.get(answer.code, EngineError)(answer.words, answer.code)
+        if isinstance(answer, m.Refused):
+            if answer.code == "unknown-session":
+                self.broken = True
+            raise ProtocolError(answer.words, answer.code)
+        if not isinstance(answer, m.Result):
+            raise ProtocolError(f"The worker answered a call with {type(answer).__name__}.")
+        body = m.decode_result(raw)
+        lease, payload = None, 0
+        if body.refs:
+            if granted is None:
+                raise ProtocolError("The worker sent arrays without a span for them.")
+            payload = self.pool.check_reply(granted)
+            leases.remove(granted)
+            lease = granted
+        self._sizes[kind] = payload / max(nbytes, 4096)
+        return Reply(body, lease, self.pool, len(raw) + payload, send_seconds, wait_seconds)
+
+    def status(self) -> dict[str, object]:
+        """Return the worker's counters."""
+        wire = self._take_wire()
+        answer, _ = wire.ask(m.Status(self._welcome.session))
+        self._give_wire(wire)
+        if not isinstance(answer, m.Report):
+            raise ProtocolError("The worker does not report.")
+        return {name: value for name, value in answer.counters}
+
+    def close(self) -> None:
+        """End the session; results that were kept stay valid."""
+        with self._lock:
+            wires, self._idle = self._idle, []
+            self.broken = True
+        with contextlib.suppress(OffloadError):
+            if wires:
+                wires[0].ask(m.Bye(self._welcome.session), b"", time.monotonic() + 0.5)
+        for wire in wires:
+            wire.close()
+        self.pool.close()
+        if self._process >= 0:
+            os.close(self._process)
+            self._process = -1
+
+    def _open(self, settings: Settings) -> m.Welcome:
+        versions = {"scikit-learn": version("scikit-learn"), "sklearn_wsl_gpu": version("sklearn-wsl-gpu")}
+        offered = shared.offer(self.pool.segment)
+        hello = m.Hello(PROTOCOL, [list(pair) for pair in versions.items()], os.getpid(), shared.boot_id(), offered)
+        end = time.monotonic() + _ENGINE_START_SECONDS
+        if settings.timeout is not None:
+            end = min(end, time.monotonic() + settings.timeout)
+        wire = Wire(self._where.endpoint, self._where.keys, -1, greeted=False)
+        try:
+            wire.connect(min(end, time.monotonic() + CONNECT_SECONDS))
+            answer, _ = wire.ask(hello, b"", end)
+            while isinstance(answer, m.Running):
+                if time.monotonic() > end:
+                    raise DeadlineExceeded("The worker's engine did not start in time. Raise timeout.")
+                answer, _ = wire.ask(hello, b"", end)
+        finally:
+            wire.close()
+        if isinstance(answer, m.Refused):
+            raise _REFUSALS.get(answer.code, WorkerUnavailable)(answer.words, answer.code)
+        if not isinstance(answer, m.Welcome):
+            raise ProtocolError("The worker did not welcome this client.")
+        agree(PROTOCOL, versions, answer.protocol, {a: b for a, b in answer.versions}, "worker")
+        shared.prove(self.pool.segment, offered, answer.proof)
+        if answer.boot and answer.boot == shared.boot_id() and hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                self._process = os.pidfd_open(answer.pid)
+        return answer
+
+    def _expected(self, kind: tuple[str, str], nbytes: int) -> int:
+        ratio = self._sizes.get(kind)
+        guess = min(nbytes, _FIRST_GRANT_BYTES) if ratio is None else int(ratio * nbytes * 1.1)
+        return min(max(guess, _LEAST_GRANT_BYTES), self.pool.geometry.largest_span)
+
+    def _take_wire(self) -> Wire:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return Wire(self._where.endpoint, self._where.keys, self._process, greeted=True)
+
+    def _give_wire(self, wire: Wire) -> None:
+        with self._lock:
+            if not self.broken:
+                self._idle.append(wire)
+                return
+        wire.close()
+
+    def _abandon(self, number: int, leases: list[Lease], wire: Wire | None) -> None:
+        if wire is None:  # nothing was sent
+            for lease in leases:
+                lease.release()
+            return
+        # Until the worker confirms, it may still write to these spans.
+        with self._lock:
+            self._abandoned.append((number, leases))
+        with contextlib.suppress(OffloadError):
+            wire.tell(m.Cancel(self._welcome.session, number))
+        wire.close(linger_ms=500)
+
+    def _settle(self) -> None:
+        if not self._abandoned:
+            return
+        with self._lock:
+            waiting, self._abandoned = self._abandoned, []
+        while waiting:
+            number, leases = waiting[-1]
+            wire = Wire(self._where.endpoint, self._where.keys, self._process, greeted=True)
+            try:
+                answer, _ = wire.ask(m.Cancel(self._welcome.session, number), b"", time.monotonic() + _SETTLE_SECONDS)
+            except OffloadError as error:
+                self.broken = isinstance(error, WorkerUnavailable) or self.broken
+                with self._lock:
+                    self._abandoned += waiting
+                return
+            finally:
+                wire.close()
+            if not isinstance(answer, m.Cancelled):
+                with self._lock:
+                    self._abandoned += waiting
+                return
+            for lease in leases:
+                lease.release()
+            waiting.pop()
+
+
+def _refusals() -> dict[str, type[OffloadError]]:
+    from sklearn_wsl_gpu.errors import VersionMismatch, WorkerStartError
+
+    return {"version-mismatch": VersionMismatch, "engine-broken": WorkerStartError}
+
+
+_REFUSALS = _refusals()

@@ -1,0 +1,124 @@
+"""The sessions of this process, by what they are for: made on first use, replaced when broken, closed at its end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+
+from sklearn_wsl_gpu import launch, sockets
+from sklearn_wsl_gpu.config import Settings
+from sklearn_wsl_gpu.errors import OffloadError, WorkerUnavailable
+from sklearn_wsl_gpu.session import Session
+
+#: After a failure to reach a worker, calls fail at once with the same words for this long.
+_RETRY_SECONDS = 5.0
+
+SessionKey = tuple[object, ...]
+
+
+@dataclass(slots=True)
+class _Sessions:
+    live: dict[SessionKey, Session] = field(default_factory=dict)
+    failed: dict[SessionKey, tuple[float, OffloadError]] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_sessions = _Sessions()
+
+
+def _key(settings: Settings) -> SessionKey:
+    return (
+        settings.endpoint, settings.keys, launch.worker_key(settings), settings.slots, settings.slot_bytes,
+        settings.pool_dir,
+    )  # fmt: skip
+
+
+def obtain(settings: Settings) -> Session:
+    """Return the session of these settings; open it if there is none.
+
+    Raises
+    ------
+    OffloadError
+        If no worker can be reached.
+    """
+    key = _key(settings)
+    session = _sessions.live.get(key)
+    if session is not None and not session.broken:
+        return session
+    with _sessions.lock:
+        session = _sessions.live.pop(key, None)
+        if session is not None:
+            if not session.broken:
+                _sessions.live[key] = session
+                return session
+            session.close()
+        known = _sessions.failed.get(key)
+        if known is not None and time.monotonic() - known[0] < _RETRY_SECONDS:
+            raise known[1].with_traceback(None)
+        try:
+            session = _open(settings)
+        except WorkerUnavailable as error:
+            _sessions.failed[key] = (time.monotonic(), error)
+            raise
+        _sessions.failed.pop(key, None)
+        _sessions.live[key] = session
+        return session
+
+
+def _open(settings: Settings) -> Session:
+    where = launch.address(settings)
+    try:
+        return Session(where, settings)
+    except WorkerUnavailable:
+        if not launch.disown(where):
+            raise
+    # The worker was the parent process's, and is gone with it: this process starts one of its own.
+    return Session(launch.address(settings), settings)
+
+
+def worker_address(settings: Settings) -> launch.Address | None:
+    """Return where the embedded worker of these settings is, for child processes; None if there is none."""
+    try:
+        return launch.address(settings)
+    except OffloadError:
+        return None
+
+
+def live() -> list[Session]:
+    """Return the open sessions of this process."""
+    return list(_sessions.live.values())
+
+
+def shutdown() -> None:
+    """Close this process's sessions and stop the workers that it started.
+
+    Results that were kept stay valid. The next offloaded call starts anew. Called at the end of the process.
+    """
+    with _sessions.lock:
+        sessions = list(_sessions.live.values())
+        _sessions.live.clear()
+        _sessions.failed.clear()
+    for session in sessions:
+        session.close()
+    launch.stop_all()
+    sockets.close_context()
+
+
+def _before_fork() -> None:
+    # The child will hold copies of the parent's kept results: their spans must never be reused.
+    for session in live():
+        session.pool.pin_kept()
+
+
+def _after_fork() -> None:
+    global _sessions
+    _sessions = _Sessions()
+    sockets.after_fork()
+
+
+atexit.register(shutdown)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)

@@ -1,0 +1,280 @@
+"""Python values to nodes and arrays.
+
+A node is None, a bool, an int of 64 bits, a float, a str, bytes, or a list whose first item is a tag:
+
+========  ==================================================================================
+``l t s`` list, tuple, set: the items
+``d``     dict: key, value, key, value, …
+``i``     int of more than 64 bits: hexadecimal text
+``c``     complex: real, imaginary
+``a``     array: its number among the refs
+``x``     the very array that the caller passed: its number among the refs of the call
+``n``     numpy scalar: dtype, bytes
+``o``     array of objects: shape, the items
+``r``     array of one-dimensional arrays: shape, node of all their elements, node of the ends
+``k``     masked array: node of the data, node of the mask, node of the fill value
+``p``     scipy sparse: class name, shape, nodes of its parts
+``D T``   numpy dtype, numpy scalar or builtin number type: its name
+``S``     slice: start, stop, step
+``g``     numpy.random.RandomState: number, key, position, has_gauss, cached
+``G``     a RandomState met before: its number
+``e``     estimator: name of the table, then name, node, name, node, …
+``h``     scikit-learn helper object: kind, then what `objects` says
+========  ==================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from sklearn_wsl_gpu.arrays import is_carried_dtype
+from sklearn_wsl_gpu.errors import Unsupported
+from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.state import objects
+
+#: A list, dict or object array with more items than this stays local: it would have to travel item by item.
+MAX_ITEMS = 100_000
+_MAX_DEPTH = 40
+_INT64 = 2**63
+
+ArrayKey = tuple[int, tuple[int, ...], tuple[int, ...], str]
+
+#: scipy sparse classes that travel, by name, and their parts.
+SPARSE_PARTS: dict[str, tuple[str, ...]] = {
+    "csr": ("data", "indices", "indptr"),
+    "csc": ("data", "indices", "indptr"),
+    "bsr": ("data", "indices", "indptr"),
+    "coo": ("data", "row", "col"),
+    "dia": ("data", "offsets"),
+}
+SPARSE_CLASSES: dict[str, type[Any]] = {
+    f"{fmt}_{kind}": getattr(scipy.sparse, f"{fmt}_{kind}") for fmt in SPARSE_PARTS for kind in ("matrix", "array")
+}
+_SPARSE_NAMES = {cls: name for name, cls in SPARSE_CLASSES.items()}
+
+#: Types that may be values of parameters such as ``dtype``.
+TYPES: dict[str, type[Any]] = {
+    **{kind.__name__: kind for kind in (int, float, bool, str, complex, object)},
+    **{
+        f"numpy.{name}": getattr(np, name)
+        for name in (
+            "float16", "float32", "float64", "int8", "int16", "int32", "int64",
+            "uint8", "uint16", "uint32", "uint64", "bool_", "complex64", "complex128",
+        )
+    },
+}  # fmt: skip
+_TYPE_NAMES = {kind: name for name, kind in TYPES.items()}
+
+
+def array_key(array: Array) -> ArrayKey:
+    """Return what identifies the memory and the reading of an array while it is alive."""
+    return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
+
+
+class Encoder:
+    """Turns values into nodes, and collects the arrays that they hold.
+
+    Parameters
+    ----------
+    inputs : sequence of ndarray
+        Arrays that the other side has already: they are named, not sent.
+    generators : sequence of RandomState
+        Generators that the other side has already.
+
+    Attributes
+    ----------
+    arrays : list of ndarray
+        What has to be placed, in the order of the nodes' numbers.
+    generators : list of RandomState
+        Generators met.
+    """
+
+    def __init__(
+        self, inputs: Sequence[Array | None] = (), generators: Sequence[np.random.RandomState] = ()
+    ) -> None:
+        self.arrays: list[Array] = []
+        self.generators = list(generators)
+        self._known: dict[ArrayKey, list[Any]] = {
+            array_key(array): ["x", number] for number, array in enumerate(inputs) if array is not None and array.size
+        }
+        self._depth = 0
+
+    def encode(self, value: Any) -> Any:
+        """Return the node of a value.
+
+        Raises
+        ------
+        Unsupported
+            If the value is of a kind that does not travel.
+        """
+        kind = type(value)
+        if value is None or kind is bool or kind is float or kind is str:
+            return value
+        handler = _HANDLERS.get(kind)
+        if handler is None:
+            handler = _find_handler(value)
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise Unsupported("A value is nested too deeply, or holds itself; such values stay local.")
+        try:
+            return handler(self, value)
+        finally:
+            self._depth -= 1
+
+    def attributes(self, attributes: Mapping[str, Any]) -> list[list[Any]]:
+        """Return name and node of each attribute of an estimator."""
+        found = []
+        for name, value in attributes.items():
+            try:
+                found.append([name, self.encode(value)])
+            except Unsupported as error:
+                raise Unsupported(f"{name}: {error}") from None
+        return found
+
+    def array(self, array: Array) -> list[Any]:
+        """Return the node of an array, the same one for the same memory."""
+        if array.dtype.hasobject or not is_carried_dtype(array.dtype.str):
+            if array.dtype == object:
+                return self._object_array(array)
+            layout = objects.layout_name(array.dtype)
+            if layout is None:
+                raise Unsupported(f"Arrays of dtype {array.dtype} do not travel to a worker.")
+            if array.ndim != 1:
+                raise Unsupported("Structured arrays travel in one dimension only.")
+            raw = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+            return ["h", "layout", layout, self.array(raw)]
+        key = array_key(array)
+        node = self._known.get(key)
+        if node is None:
+            node = ["a", len(self.arrays)]
+            self.arrays.append(array)
+            if array.size:
+                self._known[key] = node
+        return node
+
+    def items(self, tag: str, items: Iterable[Any], count: int) -> list[Any]:
+        """Return the node of a container of `count` items."""
+        if count > MAX_ITEMS:
+            raise Unsupported(
+                f"A Python container of {count} items would travel item by item; pass a numpy array instead."
+            )
+        return [tag, *[self.encode(item) for item in items]]
+
+    def _object_array(self, array: Array) -> list[Any]:
+        flat = array.ravel().tolist()
+        if flat and all(type(item) is np.ndarray and item.ndim == 1 for item in flat):
+            dtypes = {item.dtype for item in flat}
+            if len(dtypes) == 1 and is_carried_dtype(flat[0].dtype.str):
+                ends = np.cumsum([len(item) for item in flat], dtype=np.int64)
+                return ["r", list(array.shape), self.array(np.concatenate(flat)), self.array(ends)]
+        if array.size > MAX_ITEMS:
+            raise Unsupported(f"An array of {array.size} Python objects would travel item by item; it stays local.")
+        return ["o", list(array.shape), *[self.encode(item) for item in flat]]
+
+
+def _encode_int(encoder: Encoder, value: int) -> Any:
+    return value if -_INT64 <= value < _INT64 else ["i", hex(value)]
+
+
+def _encode_dict(encoder: Encoder, value: dict[Any, Any]) -> list[Any]:
+    if len(value) > MAX_ITEMS:
+        raise Unsupported(f"A dict of {len(value)} items would travel item by item; it stays local.")
+    node: list[Any] = ["d"]
+    for key, item in value.items():
+        node += (encoder.encode(key), encoder.encode(item))
+    return node
+
+
+def _encode_scalar(encoder: Encoder, value: np.generic) -> list[Any]:
+    if not is_carried_dtype(value.dtype.str):
+        raise Unsupported(f"Scalars of dtype {value.dtype} do not travel to a worker.")
+    return ["n", value.dtype.str, value.tobytes()]
+
+
+def _encode_masked(encoder: Encoder, value: np.ma.MaskedArray[Any, Any]) -> list[Any]:
+    mask = np.ma.getmaskarray(value)
+    fill = None if value._fill_value is None else value.fill_value  # type: ignore[attr-defined]
+    return ["k", encoder.array(value.data), encoder.array(mask), encoder.encode(fill)]
+
+
+def _encode_sparse(encoder: Encoder, value: Any) -> list[Any]:
+    name = _SPARSE_NAMES[type(value)]
+    parts = [encoder.array(np.asarray(getattr(value, part))) for part in SPARSE_PARTS[name[:3]]]
+    shape = [int(extent) for extent in value.shape]
+    return ["p", name, shape, *parts]
+
+
+def _encode_type(encoder: Encoder, value: type[Any]) -> list[Any]:
+    name = _TYPE_NAMES.get(value)
+    if name is None:
+        raise Unsupported(f"The class {value.__qualname__} does not travel to a worker.")
+    return ["T", name]
+
+
+def _encode_generator(encoder: Encoder, value: np.random.RandomState) -> list[Any]:
+    for number, known in enumerate(encoder.generators):
+        if known is value:
+            return ["G", number]
+    encoder.generators.append(value)
+    return generator_node(value, len(encoder.generators) - 1)
+
+
+def generator_node(value: np.random.RandomState, number: int) -> list[Any]:
+    """Return the node of a random generator's present state."""
+    state: Any = value.get_state(legacy=False)
+    if state["bit_generator"] != "MT19937":
+        raise Unsupported(f"A RandomState over {state['bit_generator']} does not travel to a worker.")
+    inner = state["state"]
+    return ["g", number, inner["key"].tobytes(), int(inner["pos"]), int(state["has_gauss"]), float(state["gauss"])]
+
+
+def _encode_estimator(encoder: Encoder, value: Any) -> list[Any]:
+    node: list[Any] = ["e", objects.ESTIMATOR_NAMES[type(value)]]
+    for name, item in objects.carried_attributes(value).items():
+        node += (name, encoder.encode(item))
+    return node
+
+
+def _encode_object(encoder: Encoder, value: Any) -> list[Any]:
+    kind, parts = objects.take_apart(value)
+    return ["h", kind, *[encoder.encode(part) for part in parts]]
+
+
+_HANDLERS: dict[type[Any], Callable[[Encoder, Any], Any]] = {
+    int: _encode_int,
+    bytes: lambda encoder, value: value,
+    complex: lambda encoder, value: ["c", value.real, value.imag],
+    list: lambda encoder, value: encoder.items("l", value, len(value)),
+    tuple: lambda encoder, value: encoder.items("t", value, len(value)),
+    set: lambda encoder, value: encoder.items("s", value, len(value)),
+    dict: _encode_dict,
+    slice: lambda encoder, value: ["S", *[encoder.encode(part) for part in (value.start, value.stop, value.step)]],
+    np.ndarray: Encoder.array,
+    np.memmap: lambda encoder, value: encoder.array(value.view(np.ndarray)),
+    np.ma.MaskedArray: _encode_masked,
+    np.random.RandomState: _encode_generator,
+    type: _encode_type,
+    **dict.fromkeys(SPARSE_CLASSES.values(), _encode_sparse),
+}
+
+
+def _find_handler(value: Any) -> Callable[[Encoder, Any], Any]:
+    kind = type(value)
+    if isinstance(value, np.generic):
+        return _encode_scalar
+    if isinstance(value, np.dtype):
+        return lambda encoder, dtype: ["D", dtype.str] if is_carried_dtype(dtype.str) else _refuse(dtype)
+    if kind in objects.ESTIMATOR_NAMES:
+        return _encode_estimator
+    if objects.is_helper(kind):
+        return _encode_object
+    return lambda encoder, item: _refuse(item)
+
+
+def _refuse(value: Any) -> Any:
+    what = "callables" if callable(value) else f"objects of type {type(value).__module__}.{type(value).__qualname__}"
+    raise Unsupported(f"{what} do not travel to a worker")

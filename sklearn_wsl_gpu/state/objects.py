@@ -1,0 +1,188 @@
+"""The closed set of scikit-learn objects that may be part of a fitted state: how to take each apart and back.
+
+A class that is not named here never travels, and is never constructed from a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.metrics import _dist_metrics
+from sklearn.neighbors import BallTree, KDTree
+from sklearn.preprocessing import LabelBinarizer, LabelEncoder
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor
+from sklearn.tree import _tree as tree_module
+from sklearn.tree._tree import Tree
+
+from sklearn_wsl_gpu.errors import RemoteProtocolError, Unsupported
+from sklearn_wsl_gpu.estimators import ROWS
+from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.state import checks
+
+#: Estimators that only occur inside the fitted state of others.
+_PARTS = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor, LabelEncoder, LabelBinarizer)
+
+#: Attributes that belong to this process and do not travel: what `set_output` and `set_fit_request` keep.
+_STAYS = ("_sklearn_output_config", "_metadata_request")
+
+
+def _collect() -> dict[type[Any], str]:
+    names = {row.cls: row.name for row in ROWS.values() if row.cls is not None}
+    for part in _PARTS:
+        names.setdefault(part, part.__name__)
+    return names
+
+
+ESTIMATOR_NAMES: dict[type[Any], str] = _collect()
+_ESTIMATOR_CLASSES = {name: cls for cls, name in ESTIMATOR_NAMES.items()}
+
+#: Record layouts of compiled scikit-learn code, by name.
+_LAYOUTS: dict[str, np.dtype[Any]] = {
+    "tree": tree_module.NODE_DTYPE,
+    "neighbors": np.dtype([("idx_start", "<i8"), ("idx_end", "<i8"), ("is_leaf", "<i8"), ("radius", "<f8")]),
+    "hierarchy": np.dtype([("left_node", "<i8"), ("right_node", "<i8"), ("value", "<f8"), ("cluster_size", "<i8")]),
+}
+
+_METRICS: dict[str, type[Any]] = {
+    name: cls
+    for name, cls in vars(_dist_metrics).items()
+    if isinstance(cls, type)
+    and issubclass(cls, (_dist_metrics.DistanceMetric64, _dist_metrics.DistanceMetric32))
+    and not name.startswith(("PyFunc", "DistanceMetric"))
+}
+
+
+class _Kind(NamedTuple):
+    take_apart: Callable[[Any], Sequence[Any]]
+    put_together: Callable[..., Any]
+
+
+def layout_name(dtype: np.dtype[Any]) -> str | None:
+    """Return the name of a record layout, or None if it is not one of the closed set."""
+    for name, layout in _LAYOUTS.items():
+        if dtype == layout:
+            return name
+    return None
+
+
+def is_helper(cls: type[Any]) -> bool:
+    """Tell whether objects of this class travel as helper objects."""
+    return cls in _KIND_OF or cls.__name__ in _METRICS and _METRICS[cls.__name__] is cls
+
+
+def take_apart(value: Any) -> tuple[str, Sequence[Any]]:
+    """Return kind and parts of a helper object."""
+    kind = _KIND_OF.get(type(value), "metric")
+    return kind, _KINDS[kind].take_apart(value)
+
+
+def put_together(kind: str, parts: Sequence[Any]) -> Any:
+    """Return a helper object from its checked parts."""
+    if kind not in _KINDS:
+        raise RemoteProtocolError("A value is of a kind that is not known.")
+    return _KINDS[kind].put_together(*parts)
+
+
+def estimator_class(name: str) -> type[Any]:
+    """Return the class that a name of the table stands for."""
+    cls = _ESTIMATOR_CLASSES.get(name)
+    if cls is None:
+        raise RemoteProtocolError("A value names an estimator that is not in the table.")
+    return cls
+
+
+def carried_attributes(estimator: Any) -> dict[str, Any]:
+    """Return the attributes of an estimator that travel."""
+    return {name: value for name, value in vars(estimator).items() if name not in _STAYS}
+
+
+def is_attribute_name(name: Any) -> bool:
+    """Tell whether a name may be set on an estimator: no dunder, and none of what stays."""
+    return type(name) is str and name.isidentifier() and not name.startswith("__") and name not in _STAYS
+
+
+def build_estimator(cls: type[Any], attributes: Mapping[str, Any]) -> Any:
+    """Return an estimator with these attributes, after checking what its methods use as indices."""
+    for name in attributes:
+        if callable(getattr(cls, name, None)):
+            raise RemoteProtocolError("An attribute would hide a method.")
+    estimator = cls.__new__(cls)
+    vars(estimator).update(attributes)
+    checks.check_estimator(cls.__name__, estimator)
+    return estimator
+
+
+def _take_tree(tree: Any) -> Sequence[Any]:
+    _, (n_features, n_classes, n_outputs), state = tree.__reduce__()
+    return (
+        int(n_features), n_classes, int(n_outputs), int(state["max_depth"]), int(state["node_count"]),
+        state["nodes"], state["values"],
+    )  # fmt: skip
+
+
+def _put_tree(
+    n_features: int, n_classes: Array, n_outputs: int, max_depth: int, node_count: int, nodes: Array, values: Array
+) -> Any:
+    # The constructor allocates by these numbers, so they are checked before it is called.
+    nodes, n_classes = np.array(nodes), np.array(n_classes)
+    checks.check_tree(n_features, n_classes, n_outputs, max_depth, node_count, nodes, values, _LAYOUTS["tree"])
+    tree = Tree(n_features, n_classes, n_outputs)
+    state = {"max_depth": max_depth, "node_count": node_count, "nodes": nodes, "values": np.ascontiguousarray(values)}
+    tree.__setstate__(state)
+    return tree
+
+
+def _take_neighbors(tree: Any) -> Sequence[Any]:
+    state = tree.__getstate__()
+    return [*state[:4], *[int(item) for item in state[4:11]], *state[11:]]
+
+
+def _put_neighbors(cls: type[Any]) -> Callable[..., Any]:
+    def put(*parts: Any) -> Any:
+        data, index, nodes, bounds, *numbers, metric, weights = parts
+        index, nodes = np.array(index), np.array(nodes)
+        checks.check_neighbors_tree(data, index, nodes, bounds, numbers, weights, cls is KDTree, _LAYOUTS["neighbors"])
+        if type(metric).__name__ not in _METRICS:
+            raise RemoteProtocolError("A neighbors tree has no metric.")
+        tree = cls.__new__(cls)
+        tree.__setstate__((data, index, nodes, bounds, *numbers, metric, weights))
+        return tree
+
+    return put
+
+
+def _take_metric(metric: Any) -> Sequence[Any]:
+    p, vector, matrix = metric.__getstate__()
+    return type(metric).__name__, float(p), np.asarray(vector), np.asarray(matrix)
+
+
+def _put_metric(name: str, p: float, vector: Array, matrix: Array) -> Any:
+    cls = _METRICS[name]
+    metric = cls.__new__(cls)
+    if type(p) is not float or vector.ndim != 1 or matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise RemoteProtocolError("A metric has parameters of wrong shapes.")
+    metric.__setstate__((p, np.array(vector, dtype=np.float64), np.array(matrix, dtype=np.float64)))
+    return metric
+
+
+def _put_layout(name: str, raw: Array) -> Array:
+    layout = _LAYOUTS[name]
+    if raw.dtype != np.uint8 or raw.ndim != 1 or raw.nbytes % layout.itemsize:
+        raise RemoteProtocolError("A structured array is malformed.")
+    return np.array(raw).view(layout)
+
+
+def _take_nothing(value: Any) -> Sequence[Any]:
+    raise Unsupported("This object does not travel.")
+
+
+_KINDS: dict[str, _Kind] = {
+    "tree": _Kind(_take_tree, _put_tree),
+    "kd_tree": _Kind(_take_neighbors, _put_neighbors(KDTree)),
+    "ball_tree": _Kind(_take_neighbors, _put_neighbors(BallTree)),
+    "metric": _Kind(_take_metric, _put_metric),
+    "layout": _Kind(_take_nothing, _put_layout),
+}
+_KIND_OF: dict[type[Any], str] = {Tree: "tree", KDTree: "kd_tree", BallTree: "ball_tree"}

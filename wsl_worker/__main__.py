@@ -1,0 +1,97 @@
+"""``python -m wsl_worker``: run a worker until it is told to stop, or until its parent is gone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import zmq
+
+from sklearn_wsl_gpu.errors import OffloadError
+from sklearn_wsl_gpu.keys import create_keys, read_worker_keys
+from sklearn_wsl_gpu.pool.memory import total_memory
+from wsl_worker.front import Front
+from wsl_worker.scheduler import Scheduler
+from wsl_worker.supervisor import Supervisor
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m wsl_worker", description=__doc__)
+    parser.add_argument("--listen", default="tcp://127.0.0.1:*", help="endpoint to bind, on a loopback address")
+    parser.add_argument("--engine", default="auto", help="engine to compute with (default: auto)")
+    parser.add_argument("--keys", help="directory with the keys; made with new keys if it does not exist")
+    parser.add_argument("--model-bytes", type=int, default=2**30, help="memory for kept models (default: 1 GiB)")
+    parser.add_argument(
+        "--embedded", action="store_true", help="read keys from standard input, and end when it is closed"
+    )
+    return parser.parse_args()
+
+
+def _settings(options: argparse.Namespace) -> tuple[str, list[str], int]:
+    """Return secret key, allowed client keys, and the pid of the parent (0 for none)."""
+    if options.embedded:
+        given: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+        return given["secret"], given["clients"], int(given["parent"])
+    if options.keys is None:
+        raise OffloadError("--keys DIRECTORY is needed, unless the worker is started by a client.")
+    if not os.path.isdir(options.keys):
+        create_keys(options.keys)
+    return *read_worker_keys(options.keys), 0
+
+
+def main() -> int:
+    """Run a worker; return the exit code."""
+    options = _parse()
+    if not zmq.has("curve"):
+        print("This pyzmq has no CURVE security; install a pyzmq wheel.", file=sys.stderr)
+        return 2
+    if not options.listen.startswith(("tcp://127.", "tcp://localhost:", "tcp://[::1]:")):
+        print(f"--listen {options.listen}: the worker serves loopback addresses only.", file=sys.stderr)
+        return 2
+    try:
+        secret, clients, parent = _settings(options)
+    except OffloadError as error:
+        print(error, file=sys.stderr)
+        return 2
+    scheduler = Scheduler(Supervisor(options.engine, options.model_bytes))
+    try:
+        front = Front(options.listen, secret, clients, scheduler, total_memory() or 2**62)
+    except zmq.ZMQError as error:
+        print(f"Cannot listen on {options.listen}: {error}.", file=sys.stderr)
+        return 2
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: front.stop())
+    watched: list[int] = []
+    try:
+        if options.embedded:
+            watched = _watch_parent(front, parent)
+        scheduler.start()
+        ready = {"endpoint": front.endpoint, "pid": os.getpid()}
+        print(json.dumps(ready), flush=True)
+        front.serve()
+    finally:
+        front.close()
+        for descriptor in watched:
+            os.close(descriptor)
+    return 0
+
+
+def _watch_parent(front: Front, parent: int) -> list[int]:
+    # The end of standard input tells of the parent's death unless a forked child still holds the other end;
+    # the process descriptor tells in any case.
+    front.watch(sys.stdin.fileno(), front.stop)
+    try:
+        process = os.pidfd_open(parent)
+    except OSError:
+        front.stop()
+        return []
+    front.watch(process, front.stop)
+    return [process]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,278 @@
+"""The front: sockets, sessions and queue. It always answers; it imports neither scikit-learn nor CUDA.
+
+Everything happens in one thread around one poll. What is decided about requests is in `Scheduler`; this file
+only moves bytes and descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from sklearn_wsl_gpu.carriers import shared
+from sklearn_wsl_gpu.errors import OffloadError, ProtocolError
+from sklearn_wsl_gpu.protocol import messages as m
+from sklearn_wsl_gpu.protocol.codec import MAX_MESSAGE_BYTES
+from sklearn_wsl_gpu.protocol.version import PROTOCOL, agree
+from wsl_worker.scheduler import Scheduler
+from wsl_worker.sessions import MAX_SESSIONS, Envelope, Session, Sessions
+
+ZAP_DOMAIN = b"sklearn_wsl_gpu"
+#: Somebody who waits longer than this is told that the request still runs.
+_PATIENCE_SECONDS = 0.4
+_TICK_MS = 100
+
+
+class _AllowList:
+    """Knows the public keys of clients; the form that pyzmq's authenticator calls."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self._keys = {key.encode("ascii") for key in keys}
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        return key in self._keys
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that must fit on both sides; reads metadata only, imports nothing."""
+    found = {}
+    for name, package in (("scikit-learn", "scikit-learn"), ("sklearn_wsl_gpu", "sklearn-wsl-gpu")):
+        try:
+            found[name] = version(package)
+        except PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+class Front:
+    """Serves clients until it is told to stop.
+
+    Parameters
+    ----------
+    listen : str
+        Endpoint to bind, such as ``"tcp://127.0.0.1:*"``.
+    secret : str
+        CURVE secret key of the worker, in Z85.
+    clients : list of str
+        CURVE public keys of the clients that may connect, in Z85.
+    scheduler : Scheduler
+        Decides about requests.
+    pool_bytes : int
+        Largest pool that a client may bring, in bytes.
+    """
+
+    def __init__(self, listen: str, secret: str, clients: list[str], scheduler: Scheduler, pool_bytes: int) -> None:
+        self._scheduler = scheduler
+        self._pool_bytes = pool_bytes
+        self._sessions = Sessions()
+        self._versions = versions()
+        self._boot = shared.boot_id()
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._greetings: list[tuple[Envelope, str, m.Hello, float]] = []
+        self._stopping = False
+        self._context = zmq.Context()
+        self._authenticator = ThreadAuthenticator(self._context)
+        self._authenticator.start()
+        # The domain by name: pyzmq's "*" is no wildcard for a socket that has a domain.
+        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), _AllowList(clients))
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.linger = 0
+        self._socket.curve_server = True
+        self._socket.curve_secretkey = secret.encode("ascii")
+        self._socket.zap_domain = ZAP_DOMAIN
+        self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        self._socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+        self._socket.bind(listen)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        scheduler.answer = self._answer
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens."""
+        return self._socket.last_endpoint.decode("ascii").rstrip("\0")
+
+    def watch(self, descriptor: int, when_readable: Callable[[], None]) -> None:
+        """Call a function whenever a descriptor becomes readable (or, for a process, when it has ended)."""
+        self._watched[descriptor] = when_readable
+        self._poller.register(descriptor, zmq.POLLIN)
+
+    def unwatch(self, descriptor: int) -> None:
+        """Stop watching a descriptor."""
+        if self._watched.pop(descriptor, None) is not None:
+            self._poller.unregister(descriptor)
+
+    def stop(self) -> None:
+        """Make `serve` return."""
+        self._stopping = True
+
+    def serve(self) -> None:
+        """Answer until `stop` is called."""
+        link_seen = -1
+        while not self._stopping:
+            link_seen = self._follow_executor(link_seen)
+            events = dict(self._poller.poll(_TICK_MS))
+            for descriptor in [item for item in events if isinstance(item, int)]:
+                if descriptor in self._watched:
+                    self._watched[descriptor]()
+            if self._socket in events:
+                self._receive_all()
+            now = time.monotonic()
+            self._scheduler.tick(now)
+            for job in self._scheduler.impatient(now - _PATIENCE_SECONDS):
+                phase = "running" if job.state == "RUNNING" else "queued" if self._scheduler.ready else "starting"
+                self._answer(job.envelope, m.Running(job.request, phase), b"")
+                job.envelope = None
+            self._greet_again(now)
+
+    def close(self) -> None:
+        """End the executor, close the sessions and the sockets."""
+        self._scheduler.stop()
+        for session in self._sessions:
+            self._sessions.remove(session)
+        self._authenticator.stop()
+        self._context.destroy(linger=0)
+
+    def _follow_executor(self, seen: int) -> int:
+        link, pidfd = self._scheduler.supervisor.link, self._scheduler.supervisor.pidfd
+        if pidfd != seen:
+            if seen >= 0:
+                self.unwatch(seen)
+            if link is not None:
+                number = link.fileno()
+                self.watch(pidfd, lambda: self._executor_died(number))
+                self.watch(number, lambda: self._executor_speaks(number))
+        if link is not None:
+            self._poller.register(link.fileno(), zmq.POLLIN | (zmq.POLLOUT if link.wants_to_write else 0))
+        return pidfd
+
+    def _executor_speaks(self, number: int) -> None:
+        if not self._scheduler.read():
+            self._executor_died(number)
+
+    def _executor_died(self, number: int) -> None:
+        # What it said before it died still counts.
+        self._scheduler.read()
+        self.unwatch(number)
+        self.unwatch(self._scheduler.supervisor.pidfd)
+        self._scheduler.executor_died()
+
+    def _receive_all(self) -> None:
+        while True:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            user = str(frames[0].get("User-Id"))
+            raw = [frame.bytes for frame in frames]
+            if b"" not in raw[1:]:
+                continue
+            cut = raw.index(b"", 1) + 1
+            envelope, payload = raw[:cut], raw[cut:]
+            self._guarded(envelope, lambda: self._read(envelope, user, payload))  # noqa: B023
+
+    def _read(self, envelope: Envelope, user: str, payload: list[bytes]) -> None:
+        if len(payload) not in (1, 2):
+            raise ProtocolError("A message has one or two frames.")
+        self._handle(envelope, user, m.decode(payload[0]), payload[1] if len(payload) == 2 else b"")
+
+    def _handle(self, envelope: Envelope, user: str, message: m.Message, body: bytes) -> None:
+        if isinstance(message, m.Hello):
+            self._greet(envelope, user, message)
+            return
+        token = getattr(message, "session", b"")
+        session = self._sessions.find(token, user)
+        if session is None:
+            raise ProtocolError("The worker has no such session.", "unknown-session")
+        session.last_heard = time.monotonic()
+        if isinstance(message, m.Call):
+            self._scheduler.call(session, message, body, envelope)
+        elif isinstance(message, m.Wait):
+            self._scheduler.wait(session, message, envelope)
+        elif isinstance(message, m.Grant):
+            self._scheduler.grant(session, message, envelope)
+        elif isinstance(message, m.Cancel):
+            self._scheduler.cancel(session, message, envelope)
+        elif isinstance(message, m.Status):
+            self._answer(envelope, m.Report(self._counters()), b"")
+        elif isinstance(message, m.Bye):
+            self._end_session(session)
+            self._answer(envelope, m.Farewell(), b"")
+        else:
+            raise ProtocolError(f"A client does not send {type(message).__name__}.")
+
+    def _greet(self, envelope: Envelope, user: str, hello: m.Hello) -> None:
+        agree(PROTOCOL, self._versions, hello.protocol, {a: b for a, b in hello.versions}, "client")
+        if not self._scheduler.ready:
+            if self._scheduler.broken:
+                raise OffloadError(f"The worker's engine does not start: {self._scheduler.broken}", "engine-broken")
+            # Until the executor is there, the engine is not known.
+            self._greetings.append((envelope, user, hello, time.monotonic()))
+            return
+        if len(self._sessions) >= MAX_SESSIONS:
+            self._end_session(self._sessions.idlest())
+        descriptor, proof = shared.accept(hello.offer, self._pool_bytes)
+        process = -1
+        if hello.boot == self._boot:
+            try:
+                process = os.pidfd_open(hello.pid)
+            except OSError:
+                process = -1
+        session = self._sessions.open(user, hello.pid, descriptor, process, time.monotonic())
+        if process >= 0:
+            self.watch(process, lambda: self._end_session(session))
+        self._scheduler.attach(session)
+        welcome = m.Welcome(
+            PROTOCOL, [list(pair) for pair in self._versions.items()], session.token, self._scheduler.engine,
+            self._scheduler.estimators, proof, os.getpid(), self._boot,
+        )  # fmt: skip
+        self._answer(envelope, welcome, b"")
+
+    def _greet_again(self, now: float) -> None:
+        waiting, self._greetings = self._greetings, []
+        for envelope, user, hello, since in waiting:
+            if self._scheduler.ready or self._scheduler.broken:
+                self._guarded(envelope, lambda: self._greet(envelope, user, hello))  # noqa: B023
+            elif now - since > _PATIENCE_SECONDS:
+                self._answer(envelope, m.Running(-1, "starting"), b"")
+            else:
+                self._greetings.append((envelope, user, hello, since))
+
+    def _guarded(self, envelope: Envelope, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except OffloadError as error:
+            self._answer(envelope, m.Refused(error.code, str(error)), b"")
+
+    def _end_session(self, session: Session) -> None:
+        if session.process >= 0:
+            self.unwatch(session.process)
+        self._scheduler.detach(session)
+        self._sessions.remove(session)
+
+    def _answer(self, envelope: Envelope | None, message: m.Message, body: bytes) -> None:
+        if envelope is None:
+            return
+        frames = [*envelope, m.encode(message), *([body] if body else [])]
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+        except (zmq.Again, zmq.ZMQError):
+            # The client is gone, or does not read; if it lives, it asks again.
+            pass
+
+    def _counters(self) -> list[list[Any]]:
+        return [
+            ["sessions", len(self._sessions)],
+            ["engine", self._scheduler.engine],
+            ["pid", os.getpid()],
+            *self._scheduler.counters(),
+        ]

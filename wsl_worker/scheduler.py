@@ -1,0 +1,265 @@
+"""What becomes of each request: the queue, the executor's turn, cancelling, and the death of the executor."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sklearn_wsl_gpu.errors import ProtocolError
+from sklearn_wsl_gpu.protocol import messages as m
+from sklearn_wsl_gpu.protocol import states
+from wsl_worker.link import LinkClosed
+from wsl_worker.sessions import MAX_QUEUED, Envelope, Job, Session
+from wsl_worker.supervisor import Supervisor
+
+#: An executor that does not hear an interrupt within this time is replaced.
+_INTERRUPT_SECONDS = 1.0
+#: How long the executor is kept free for a result that waits for room, before the next job starts.
+_HOLD_SECONDS = 1.0
+
+Answer = Callable[[Envelope | None, m.Message, bytes], None]
+
+
+class Scheduler:
+    """Requests of all sessions, one running at a time, in order of arrival.
+
+    Parameters
+    ----------
+    supervisor : Supervisor
+        The way to the executor.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.answer: Answer = lambda envelope, message, body: None
+        self.ready = False
+        self.broken = ""
+        self.engine = ""
+        self.estimators: list[str] = []
+        self._numbers = itertools.count(1)
+        self._queue: deque[Job] = deque()
+        self._jobs: dict[int, Job] = {}
+        self._running: Job | None = None
+        self._held_until = 0.0
+        self._kill_at: float | None = None
+        self._sessions: dict[int, Session] = {}
+        self._done = 0
+
+    def attach(self, session: Session) -> None:
+        """Let the executor map a session's pool."""
+        self._sessions[session.number] = session
+        if self.ready:
+            self._send(["attach", session.number], descriptor=os.dup(session.descriptor))
+
+    def detach(self, session: Session) -> None:
+        """Forget a session: its queued requests, its models, and its running job if there is one."""
+        self._sessions.pop(session.number, None)
+        self._queue = deque(job for job in self._queue if job.session is not session)
+        for job in [job for job in self._jobs.values() if job.session is session]:
+            job.envelope = None
+            if job is self._running:
+                self._interrupt()
+            else:
+                del self._jobs[job.number]
+        if self.ready:
+            self._send(["detach", session.number])
+
+    def call(self, session: Session, call: m.Call, body: bytes, envelope: Envelope) -> None:
+        """Queue a request; one that is known already only gets a new asker."""
+        if call.request in session.jobs:
+            self.wait(session, m.Wait(call.session, call.request), envelope)
+            return
+        if len(self._queue) >= MAX_QUEUED:
+            self.answer(envelope, m.Failed(call.request, "queue-full", "The worker's queue is full; try again."), b"")
+            return
+        job = Job(
+            next(self._numbers), session, call.request, body, call.inputs, call.outputs, envelope, time.monotonic()
+        )
+        session.remember(job)
+        session.calls += 1
+        self._jobs[job.number] = job
+        self._queue.append(job)
+        self._start_next()
+
+    def wait(self, session: Session, wait: m.Wait, envelope: Envelope) -> None:
+        """Answer about a request, now or when it ends."""
+        job = session.jobs.get(wait.request)
+        if job is None:
+            words = "The worker does not know this request any more."
+            self.answer(envelope, m.Failed(wait.request, "unknown-request", words), b"")
+        elif job.outcome is not None:
+            self.answer(envelope, *job.outcome)
+        else:
+            job.envelope, job.asked_at = envelope, time.monotonic()
+
+    def grant(self, session: Session, grant: m.Grant, envelope: Envelope) -> None:
+        """Pass on where a result may be written."""
+        job = session.jobs.get(grant.request)
+        if job is None or job.state != states.WAITING_FOR_OUTPUT:
+            self.wait(session, m.Wait(grant.session, grant.request), envelope)
+            return
+        job.step("grant")
+        job.outcome, job.envelope, job.asked_at = None, envelope, time.monotonic()
+        self._held_until = 0.0
+        self._send(["deliver", job.number, list(grant.outputs)])
+
+    def cancel(self, session: Session, cancel: m.Cancel, envelope: Envelope) -> None:
+        """Stop a request; answer once it is sure that nothing is written to its spans any more."""
+        job = session.jobs.get(cancel.request)
+        if job is not None and job.state in (states.RUNNING,):
+            job.cancellers.append(envelope)
+            if job is self._running:
+                self._interrupt()
+            return
+        if job is not None and not job.ended:
+            if job in self._queue:
+                self._queue.remove(job)
+            self._send(["drop", job.number])
+            self._end(job, m.Failed(job.request, "cancelled", "The call was cancelled."))
+        self.answer(envelope, m.Cancelled(cancel.request), b"")
+
+    def read(self) -> bool:
+        """Take in what the executor has said; False if it is gone."""
+        link = self.supervisor.link
+        if link is None:
+            return True
+        try:
+            link.flush()
+            while (message := link.receive()) is not None:
+                self._heard(*message[:2])
+        except LinkClosed:
+            return False
+        return True
+
+    def executor_died(self) -> None:
+        """Fail what it was busy with, and start another."""
+        if not self.supervisor.running:
+            return
+        how = self.supervisor.bury()
+        self.ready, self._kill_at, self._held_until = False, None, 0.0
+        self._running = None
+        for job in list(self._jobs.values()):
+            if job.state in (states.RUNNING, states.WAITING_FOR_OUTPUT):
+                code = "cancelled" if job.cancellers else "executor-died"
+                self._end(job, m.Failed(job.request, code, f"The worker's executor {how} during this call."))
+        self.start()
+
+    def start(self) -> None:
+        """Start an executor if one may be started now."""
+        if not self.supervisor.running and not self.broken and self.supervisor.may_start(time.monotonic()):
+            self.supervisor.start()
+
+    def stop(self) -> None:
+        """End the executor."""
+        self.supervisor.stop()
+
+    def tick(self, now: float) -> None:
+        """Do what is due by the clock."""
+        self.start()
+        if self._kill_at is not None and now >= self._kill_at:
+            self._kill_at = None
+            self.supervisor.kill()
+        if not self.supervisor.running:
+            for job in list(self._queue):
+                self._queue.remove(job)
+                words = "The worker's executor died too often in a row and is not started for the moment."
+                self._end(job, m.Failed(job.request, "executor-died", words))
+        self._start_next()
+
+    def impatient(self, before: float) -> Iterator[Job]:
+        """Yield the requests whose askers have waited since before a time."""
+        for job in list(self._jobs.values()):
+            if job.envelope is not None and job.asked_at < before:
+                yield job
+
+    def counters(self) -> list[list[Any]]:
+        """Return what there is to tell, as pairs of name and value."""
+        return [
+            ["queued", len(self._queue)],
+            ["running", int(self._running is not None)],
+            ["done", self._done],
+            ["executor_starts", self.supervisor.starts],
+            ["executor_pid", self.supervisor.process.pid if self.supervisor.process else -1],
+            ["ready", self.ready],
+        ]
+
+    def _heard(self, head: list[Any], body: bytes) -> None:
+        kind, *fields = head
+        if kind == "ready":
+            self.engine, self.estimators = fields
+            self.ready = True
+            for session in self._sessions.values():
+                self._send(["attach", session.number], descriptor=os.dup(session.descriptor))
+            self._start_next()
+            return
+        if kind == "broken":
+            self.broken = str(fields[0])
+            return
+        job = self._jobs.get(fields[0])
+        if job is self._running:
+            self._running = None
+            self._kill_at = None
+        if job is None:
+            self._start_next()
+            return
+        if kind == "need_output":
+            self._held_until = time.monotonic() + _HOLD_SECONDS
+            if job.cancellers:
+                self._send(["drop", job.number])
+                self._end(job, m.Failed(job.request, "cancelled", "The call was cancelled."))
+            else:
+                job.step("need_output")
+                self._reply(job, m.NeedOutput(job.request, fields[1]))
+        elif kind == "result":
+            self._done += 1
+            self._end(job, m.Result(job.request), body)
+        elif kind == "need_model":
+            self._end(job, m.NeedModel(job.request))
+        elif kind == "failed":
+            self._end(job, m.Failed(job.request, fields[1], fields[2]))
+        else:
+            raise ProtocolError(f"The executor said {kind!r}.")
+        self._start_next()
+
+    def _reply(self, job: Job, message: m.Message, body: bytes = b"") -> None:
+        job.outcome = (message, body)
+        self.answer(job.envelope, message, body)
+        job.envelope = None
+
+    def _end(self, job: Job, message: m.Message, body: bytes = b"") -> None:
+        job.step("end")
+        job.body = b""
+        self._jobs.pop(job.number, None)
+        self._reply(job, message, body)
+        for envelope in job.cancellers:
+            self.answer(envelope, m.Cancelled(job.request), b"")
+        job.cancellers.clear()
+
+    def _start_next(self) -> None:
+        if self._running is not None or not self.ready or not self._queue or time.monotonic() < self._held_until:
+            return
+        job = self._queue.popleft()
+        job.step("start")
+        self._running = job
+        spans = [None if span is None else list(span) for span in (job.inputs, job.outputs)]
+        self._send(["job", job.session.number, job.number, *spans], job.body)
+
+    def _interrupt(self) -> None:
+        if self._kill_at is None:
+            self._kill_at = time.monotonic() + _INTERRUPT_SECONDS
+            self.supervisor.interrupt()
+
+    def _send(self, head: list[Any], body: bytes = b"", descriptor: int | None = None) -> None:
+        link = self.supervisor.link
+        if link is None:
+            if descriptor is not None:
+                os.close(descriptor)
+            return
+        try:
+            link.send(head, body, descriptor)
+        except LinkClosed:
+            pass  # its death is noticed by the front's poll

@@ -1,0 +1,144 @@
+"""The front's tables: sessions, their requests, and what is kept of each. Book-keeping only."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from sklearn_wsl_gpu.arrays import SpanRef
+from sklearn_wsl_gpu.protocol import messages as m
+from sklearn_wsl_gpu.protocol import states
+
+#: Ended requests that a session can ask about again, after a lost reply.
+_REMEMBERED_REQUESTS = 64
+_REMEMBERED_BYTES = 16 * 1024 * 1024
+MAX_SESSIONS = 256
+#: Requests of one session that may wait at once; each holds a span of the client's pool.
+MAX_QUEUED = 256
+
+Envelope = list[bytes]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request in the worker.
+
+    Attributes
+    ----------
+    number : int
+        The front's number, unique among all sessions.
+    envelope : list of bytes or None
+        Who waits for an answer; None while nobody does.
+    asked_at : float
+        When they asked, by `time.monotonic`.
+    outcome : tuple or None
+        Message and body to answer with, once there is one.
+    """
+
+    number: int
+    session: Session
+    request: int
+    body: bytes
+    inputs: SpanRef | None
+    outputs: SpanRef | None
+    envelope: Envelope | None
+    asked_at: float
+    state: str = states.QUEUED
+    outcome: tuple[m.Message, bytes] | None = None
+    #: Who wants to know that it is cancelled.
+    cancellers: list[Envelope] = field(default_factory=list)
+
+    def step(self, event: str) -> None:
+        """Go to the state that follows an event."""
+        self.state = states.step(self.state, event)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens to it."""
+        return self.state == states.ENDED
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One client process.
+
+    Attributes
+    ----------
+    number : int
+        Short name towards the executor.
+    token : bytes
+        Secret name towards the client.
+    user : str
+        Public key that the client proved to have.
+    descriptor : int
+        Of its pool's memory.
+    process : int
+        A pidfd of the client, or -1.
+    """
+
+    number: int
+    token: bytes
+    user: str
+    pid: int
+    descriptor: int
+    process: int
+    last_heard: float
+    jobs: OrderedDict[int, Job] = field(default_factory=OrderedDict)
+    calls: int = 0
+
+    def remember(self, job: Job) -> None:
+        """Add a request, and forget the oldest ended ones beyond the limits."""
+        self.jobs[job.request] = job
+        ended = [known for known in self.jobs.values() if known.ended]
+        size = sum(len(known.outcome[1]) for known in ended if known.outcome)
+        while len(ended) > _REMEMBERED_REQUESTS or (ended and size > _REMEMBERED_BYTES):
+            oldest = ended.pop(0)
+            size -= len(oldest.outcome[1]) if oldest.outcome else 0
+            del self.jobs[oldest.request]
+
+    def close(self) -> None:
+        """Let go of the client's memory and process."""
+        os.close(self.descriptor)
+        if self.process >= 0:
+            os.close(self.process)
+
+
+class Sessions:
+    """All sessions, by token and by process."""
+
+    def __init__(self) -> None:
+        self._by_token: dict[bytes, Session] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._by_token)
+
+    def __iter__(self) -> Any:
+        return iter(list(self._by_token.values()))
+
+    def open(self, user: str, pid: int, descriptor: int, process: int, now: float) -> Session:
+        """Add a session under a new token."""
+        self._count += 1
+        session = Session(self._count, os.urandom(16), user, pid, descriptor, process, now)
+        self._by_token[session.token] = session
+        return session
+
+    def find(self, token: bytes, user: str) -> Session | None:
+        """Return the session of a token, if it belongs to the client that asks."""
+        session = self._by_token.get(token)
+        return session if session is not None and session.user == user else None
+
+    def of_process(self, descriptor: int) -> Session | None:
+        """Return the session whose client's pidfd this is."""
+        return next((session for session in self if session.process == descriptor), None)
+
+    def idlest(self) -> Session:
+        """Return the session that was silent longest."""
+        return min(self._by_token.values(), key=lambda session: session.last_heard)
+
+    def remove(self, session: Session) -> None:
+        """Take a session out of the table and close it."""
+        if self._by_token.pop(session.token, None) is not None:
+            session.close()

@@ -1,0 +1,97 @@
+"""Starts the executor, notices its death, starts it again: the front's only way to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from wsl_worker.link import Link
+
+#: An executor that lived this long started well.
+_STABLE_SECONDS = 10.0
+#: So many bad starts in a row mean that the next one waits.
+_BAD_STARTS = 5
+_PAUSE_SECONDS = 10.0
+
+
+class Supervisor:
+    """One executor process at a time.
+
+    Parameters
+    ----------
+    engine : str
+        Name of the engine that it runs.
+    model_bytes : int
+        Memory for kept models.
+    """
+
+    def __init__(self, engine: str, model_bytes: int) -> None:
+        self._command = [engine, str(model_bytes)]
+        self.link: Link | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self.pidfd = -1
+        self._started_at = 0.0
+        self._bad_starts = 0
+        self.starts = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether there is an executor, ready or not."""
+        return self.process is not None
+
+    def may_start(self, now: float) -> bool:
+        """Whether a new executor may be started: not while they keep dying."""
+        return self._bad_starts < _BAD_STARTS or now - self._started_at > _PAUSE_SECONDS
+
+    def start(self) -> Link:
+        """Start an executor and return the link to it."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "wsl_worker.executor", str(theirs.fileno()), *self._command],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                # Out of the terminal's group: Ctrl-C there is the client's business.
+                start_new_session=True,
+            )
+        self.pidfd = os.pidfd_open(self.process.pid)
+        self.link = Link(ours, blocking=False)
+        self._started_at = time.monotonic()
+        self.starts += 1
+        return self.link
+
+    def interrupt(self) -> None:
+        """Ask the running job to stop."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the executor at once; `buried` follows when its death is seen."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+
+    def bury(self) -> str:
+        """Take note of an executor's death, and return how it died in words."""
+        assert self.process is not None and self.link is not None
+        self.process.kill()
+        code = self.process.wait()
+        self._bad_starts = 0 if time.monotonic() - self._started_at > _STABLE_SECONDS else self._bad_starts + 1
+        os.close(self.pidfd)
+        self.link.close()
+        self.process, self.link, self.pidfd = None, None, -1
+        if code < 0:
+            return f"was ended by signal {-code} ({signal.Signals(-code).name})"
+        return f"ended with exit code {code}"
+
+    def stop(self) -> None:
+        """End the executor, for good."""
+        if self.process is not None:
+            self.bury()

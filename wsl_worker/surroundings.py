@@ -1,0 +1,90 @@
+"""What surrounds a call in the executor: recorded warnings, captured output, scikit-learn's settings."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import sklearn
+
+#: Settings of scikit-learn that a client may pass on; the others are about output or display, or about
+#: arrays of other libraries.
+_SETTINGS = frozenset(
+    {
+        "assume_finite", "working_memory", "pairwise_dist_chunk_size", "enable_cython_pairwise_dist",
+        "skip_parameter_validation", "sparse_interface",
+    }
+)  # fmt: skip
+_MAX_TEXT = 512 * 1024
+
+
+class Output:
+    """Takes the standard streams of the process, C code included, and gives back what was written to them."""
+
+    def __init__(self) -> None:
+        self._files = []
+        for number in (1, 2):
+            file = tempfile.TemporaryFile()
+            os.dup2(file.fileno(), number)
+            self._files.append(file)
+        sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+        # Unbuffered, so that what C code prints stands between what Python prints, as it would in a terminal.
+        with contextlib.suppress(OSError, AttributeError, ValueError):
+            libc = ctypes.CDLL(None)
+            libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, 2, 0)
+
+    def take(self) -> list[list[str]]:
+        """Return what was written since the last time, as pairs of stream name and text."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        found = []
+        for name, file in zip(("stdout", "stderr"), self._files, strict=True):
+            size = os.fstat(file.fileno()).st_size
+            if size:
+                raw = os.pread(file.fileno(), min(size, _MAX_TEXT), 0)
+                os.ftruncate(file.fileno(), 0)
+                os.lseek(file.fileno(), 0, os.SEEK_SET)
+                found.append([name, raw.decode("utf-8", "replace")])
+        return found
+
+
+@contextlib.contextmanager
+def scikit_learn_settings(pairs: Sequence[Sequence[Any]]) -> Iterator[None]:
+    """Run under the client's settings of scikit-learn."""
+    known = {name: value for name, value in pairs if name in _SETTINGS and name in sklearn.get_config()}
+    if not known:
+        yield
+        return
+    with sklearn.config_context(**known):
+        yield
+
+
+def describe_warnings(recorded: Sequence[warnings.WarningMessage]) -> list[list[Any]]:
+    """Return category, text, module and line of each recorded warning.
+
+    The module is empty for a warning that points at the caller of the method: on the client that is the
+    user's own line.
+    """
+    found = []
+    for item in recorded:
+        category = item.category
+        found.append(
+            [f"{category.__module__}.{category.__qualname__}", str(item.message), _module_of(item.filename), item.lineno]
+        )
+    return found
+
+
+def _module_of(filename: str) -> str:
+    if f"{os.sep}wsl_worker{os.sep}" in filename:
+        return ""
+    for entry in sorted(sys.path, key=len, reverse=True):
+        if entry and filename.startswith(entry.rstrip(os.sep) + os.sep):
+            relative = filename[len(entry.rstrip(os.sep)) + 1 :]
+            return relative.removesuffix(".py").replace(os.sep, ".").removesuffix(".__init__")
+    return ""
