@@ -88,7 +88,8 @@ def adopt(row: Row, method: str, estimator: Any, raw: Any, data: Any, gathered: 
         set_generator(generator, node)
     if reply.body.value == ["self"]:
         return estimator
-    return _compat.wrap_output(method, value, data, estimator) if _compat.is_output_wrapped(raw) else value
+    # scikit-learn knows one container for both transform and fit_transform.
+    return _compat.wrap_output("transform", value, data, estimator) if _compat.is_output_wrapped(raw) else value
 
 
 def _decode(gathered: Gathered, reply: Reply) -> tuple[dict[str, Any] | None, Any]:

@@ -119,6 +119,8 @@ def gather(
     if METHODS[method].fits and getattr(estimator, "random_state", 0) is None:
         own: np.random.RandomState = np.random.mtrand._rand  # type: ignore[attr-defined]
         generator = generator_node(own, -1)
+    if not METHODS[method].fits:
+        encoder.know_attributes(vars(estimator))
     nodes = [encoder.encode(inputs.convert(value)) for value in arguments]
     named = [[name, encoder.encode(inputs.convert(value))] for name, value in keywords.items()]
     refs, nbytes = placing.plan(encoder.arrays)

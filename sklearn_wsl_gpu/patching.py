@@ -85,9 +85,15 @@ def _wrap_method(row: Row, name: str) -> None:
     cls = row.cls
     raw = inspect.getattr_static(cls, name, None)  # getattr would ask the descriptor, and be refused
     if isinstance(raw, AvailableIf):
-        _put(cls, name, AvailableIf(_wrapper(row, name, raw.fn), raw.check, raw.attribute_name))
-    elif inspect.isfunction(raw) and not hasattr(raw, _MARK):
-        _put(cls, name, _wrapper(row, name, raw))
+        _put(cls, name, AvailableIf(_wrapper(row, name, _original(raw.fn)), raw.check, raw.attribute_name))
+    elif inspect.isfunction(raw):
+        _put(cls, name, _wrapper(row, name, _original(raw)))
+
+
+def _original(function: Callable[..., Any]) -> Callable[..., Any]:
+    # A method that is inherited from another row's class is found there already wrapped.
+    original: Callable[..., Any] = getattr(function, _MARK, function)
+    return original
 
 
 def _wrapper(row: Row, name: str, raw: Callable[..., Any]) -> Callable[..., Any]:

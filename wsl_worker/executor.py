@@ -180,6 +180,7 @@ class Executor:
             self._link.send(["need_model", job])
             return None
         decoder.arrays = arguments_from
+        decoder.own = {} if fits else self._engine.state(model)
         arguments = [decoder.decode(node) for node in call.arguments]
         keywords = {str(name): decoder.decode(node) for name, node in call.keywords}
         generators = _Generators(decoder.generators, call.generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,11 @@ class Decoder:
         Arrays of the call, for nodes that name one.
     generators : sequence of RandomState
         Generators that nodes may name; those that are met are appended.
+
+    Attributes
+    ----------
+    own : mapping of str to object
+        Attributes of the call's estimator, for nodes that name one.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class Decoder:
         self.arrays = arrays
         self._inputs = inputs
         self.generators = list(generators)
+        self.own: Mapping[str, Any] = {}
         self._depth = 0
 
     def decode(self, node: Any) -> Any:
@@ -90,6 +96,12 @@ class Decoder:
         if type(number) is not int or not 0 <= number < len(among) or among[number] is None:
             raise RemoteProtocolError("A value names an array or generator that is not there.")
         return among[number]
+
+    def _own(self, node: list[Any]) -> Any:
+        found = self.own.get(node[1])
+        if type(found) is not np.ndarray:
+            raise RemoteProtocolError("A value names an attribute that is not there.")
+        return found
 
     def _scalar(self, node: list[Any]) -> Any:
         _, dtype, raw = node
@@ -219,6 +231,7 @@ _HANDLERS: dict[str, Callable[[Decoder, list[Any]], Any]] = {
     "c": lambda decoder, node: complex(float(node[1]), float(node[2])),
     "a": lambda decoder, node: decoder._number(node, decoder.arrays),
     "x": lambda decoder, node: decoder._number(node, decoder._inputs),
+    "w": Decoder._own,
     "n": Decoder._scalar,
     "o": Decoder._object_array,
     "r": Decoder._ragged,

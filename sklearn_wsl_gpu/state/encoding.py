@@ -9,6 +9,7 @@ A node is None, a bool, an int of 64 bits, a float, a str, bytes, or a list whos
 ``c``     complex: real, imaginary
 ``a``     array: its number among the refs
 ``x``     the very array that the caller passed: its number among the refs of the call
+``w``     the very array that is an attribute of the call's estimator: the attribute's name
 ``n``     numpy scalar: dtype, bytes
 ``o``     array of objects: shape, the items
 ``r``     array of one-dimensional arrays: shape, node of all their elements, node of the ends
@@ -102,6 +103,16 @@ class Encoder:
             array_key(array): ["x", number] for number, array in enumerate(inputs) if array is not None and array.size
         }
         self._depth = 0
+
+    def know_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Name an estimator's own arrays instead of sending them.
+
+        Besides the bytes, this keeps results exact: BLAS multiplies a matrix by its own transpose in another
+        order than by a copy's.
+        """
+        for name, value in attributes.items():
+            if type(value) is np.ndarray and value.size and not value.dtype.hasobject:
+                self._known[array_key(value)] = ["w", name]
 
     def encode(self, value: Any) -> Any:
         """Return the node of a value.

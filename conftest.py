@@ -1,0 +1,87 @@
+"""What every test can rely on, and what every test is held to: it leaves nothing behind, and hides no fallback."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sklearn_wsl_gpu import policy, sessions
+from sklearn_wsl_gpu.context import offload
+from sklearn_wsl_gpu.reporting import process_report
+
+#: Helper processes of joblib and multiprocessing that outlive their pools by design.
+_TRACKERS = ("resource_tracker", "popen_loky_posix", "forkserver")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "falls_back: calls of this test are meant to be done locally")
+
+
+def _children() -> set[int]:
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if not any(word in part for part in child.cmdline() for word in _TRACKERS):
+                found.add(child.pid)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _descriptors() -> dict[str, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue  # the descriptor of the listing itself
+    return found
+
+
+def _shared_memory() -> set[str]:
+    where = Path("/dev/shm")
+    return {path.name for path in where.iterdir()} if where.is_dir() else set()
+
+
+@pytest.fixture(scope="module")
+def shared_worker() -> Iterator[None]:
+    """Keep one worker for all tests of a module, started before the first one."""
+    import numpy as np
+    from sklearn.preprocessing import StandardScaler
+
+    with offload(fallback="raise"):
+        StandardScaler().fit(np.eye(3))
+    yield
+    sessions.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves a process, descriptor, lease or shared memory file, or a call that fell back."""
+    keeps_worker = "shared_worker" in request.fixturenames
+    children, descriptors, shared = _children(), _descriptors(), _shared_memory()
+    done = len(process_report.calls)
+    yield
+    gc.collect()
+    records = process_report.calls[done:]
+    for session in sessions.live():
+        if not session.broken:
+            assert session.pool.used_bytes == 0, f"leases are left: {session.pool}"
+    if not keeps_worker:
+        sessions.shutdown()
+    gc.collect()
+    left = _children() - children
+    for process in [psutil.Process(pid) for pid in left if psutil.pid_exists(pid)]:
+        process.kill()
+    assert not left, f"processes are left: {left}"
+    more = {name: target for name, target in _descriptors().items() if descriptors.get(name) != target}
+    assert not more, f"descriptors are left: {more}"
+    assert not _shared_memory() - shared, "files are left in /dev/shm"
+    if request.node.get_closest_marker("falls_back") is None:
+        hidden = [item for item in records if item.reason is not None and item.reason.code not in policy.CHOSEN]
+        assert not hidden, f"calls were silently done locally: {hidden}"
