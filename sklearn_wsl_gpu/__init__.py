@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sklearn_wsl_gpu.context import OffloadSession, offload, report
     from sklearn_wsl_gpu.errors import (
         AuthenticationError,
         ConfigurationError,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
         WorkerStartError,
         WorkerUnavailable,
     )
-    from sklearn_wsl_gpu.context import OffloadSession, offload, report
     from sklearn_wsl_gpu.reporting import CallRecord, Report
     from sklearn_wsl_gpu.sessions import shutdown
 

@@ -19,12 +19,13 @@ from sklearn_wsl_gpu.arrays import ArrayRef, check_array_ref
 from sklearn_wsl_gpu.errors import RemoteProtocolError
 from sklearn_wsl_gpu.estimators import METHODS, Row
 from sklearn_wsl_gpu.gather import NAMES, Gathered
+from sklearn_wsl_gpu.invocation import Invocation
 from sklearn_wsl_gpu.pool import VIEW_BYTES, placing
-from sklearn_wsl_gpu.pool.layout import SPAN_HEADER_BYTES
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.session import Reply
 from sklearn_wsl_gpu.state import Decoder, checks, objects
 from sklearn_wsl_gpu.state.decoding import set_generator
+from sklearn_wsl_gpu.state.encoding import global_generator
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -42,28 +43,25 @@ def _warning_classes() -> dict[str, type[Warning]]:
 _WARNINGS = _warning_classes()
 
 
-def adopt(row: Row, method: str, estimator: Any, raw: Any, data: Any, gathered: Gathered, reply: Reply) -> Any:
+def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
     """Apply a reply to an estimator, and return what the method returns.
 
     Parameters
     ----------
-    row, method, estimator
+    call : Invocation
         What was called.
-    raw : function
-        scikit-learn's own method.
-    data : object
-        The argument X as the user gave it.
     gathered : Gathered
         What was sent.
     reply : Reply
         What came back; its lease is released, or kept by the result.
     """
+    row, estimator, data = call.row, call.estimator, call.data
     try:
         state, value = _decode(gathered, reply)
     finally:
         if reply.lease is not None:
             reply.lease.release()
-    spec, attributes = METHODS[method], vars(estimator)
+    names, attributes = METHODS[call.method].names, vars(estimator)
     merged = None
     if state is not None:
         _check_state(row, state)
@@ -71,13 +69,13 @@ def adopt(row: Row, method: str, estimator: Any, raw: Any, data: Any, gathered: 
         gone = gathered.sent - state.keys() - row.initial_names - row.parameters - {NAMES}
         merged = {name: item for name, item in attributes.items() if name not in gone} | state
     if row.named and data is not None:
-        if spec.names == "set" and not (method == "partial_fit" and "n_features_in_" in attributes):
-            names = _compat.feature_names(data)
+        if names == "set" and not (call.method == "partial_fit" and "n_features_in_" in attributes):
+            found = _compat.feature_names(data)
             assert merged is not None
             merged.pop(NAMES, None)
-            if names is not None:
-                merged[NAMES] = names
-        elif spec.names != "ignore" and (NAMES in attributes or type(data) is not np.ndarray):
+            if found is not None:
+                merged[NAMES] = found
+        elif names != "ignore" and (NAMES in attributes or type(data) is not np.ndarray):
             _compat.check_feature_names(estimator, data, reset=False)
     _warn_again(reply.body.warnings)
     _write_again(reply.body.output)
@@ -89,7 +87,7 @@ def adopt(row: Row, method: str, estimator: Any, raw: Any, data: Any, gathered: 
     if reply.body.value == ["self"]:
         return estimator
     # scikit-learn knows one container for both transform and fit_transform.
-    return _compat.wrap_output("transform", value, data, estimator) if _compat.is_output_wrapped(raw) else value
+    return _compat.wrap_output("transform", value, data, estimator) if _compat.is_output_wrapped(call.raw) else value
 
 
 def _decode(gathered: Gathered, reply: Reply) -> tuple[dict[str, Any] | None, Any]:
@@ -138,10 +136,10 @@ class _Source(Sequence[Array]):
     def _take(self, ref: ArrayRef) -> Array:
         assert self._lease is not None
         if self._window is not None and _nbytes(ref) >= VIEW_BYTES:
-            array = placing.view(memoryview(self._window), 0, ref)
+            array = placing.view(self._window.data, 0, ref)
         else:
             window = self._pool.window(self._lease)
-            array = placing.view(memoryview(window), 0, ref).copy(order="K")
+            array = placing.view(window.data, 0, ref).copy(order="K")
         array.flags.writeable = ref.writeable
         return array
 
@@ -158,7 +156,7 @@ def _check_state(row: Row, state: dict[str, Any]) -> None:
     for name in state:
         if name in row.parameters or callable(getattr(row.cls, name, None)):
             raise RemoteProtocolError("The worker sent an attribute that is not its to set.")
-    probe = row.cls.__new__(row.cls)
+    probe = objects.blank(row.cls)
     vars(probe).update(state)
     checks.check_estimator(row.name, probe)
 
@@ -167,8 +165,7 @@ def _advanced_generators(gathered: Gathered, pairs: Sequence[Any]) -> list[tuple
     found = []
     for number, node in pairs:
         if number == -1:
-            own: np.random.RandomState = np.random.mtrand._rand  # type: ignore[attr-defined]
-            found.append((own, node))
+            found.append((global_generator(), node))
         else:
             found.append((gathered.generators[number], node))
     return found
@@ -198,6 +195,3 @@ def _write_again(output: Sequence[Any]) -> None:
     for stream, text in output:
         target = sys.stderr if stream == "stderr" else sys.stdout
         target.write(text)
-
-
-__all__ = ["adopt", "objects", "user_level"]

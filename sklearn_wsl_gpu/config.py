@@ -125,7 +125,7 @@ def _path(name: str) -> Callable[[Any], str | None]:
         if value is None or value == "":
             return None
         try:
-            return os.path.expanduser(os.fspath(value))
+            return str(os.path.expanduser(os.fspath(value)))
         except TypeError:
             raise _wrong(name, value, "None, or a directory") from None
 

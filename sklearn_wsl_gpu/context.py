@@ -55,7 +55,7 @@ class OffloadSession:
         }
 
 
-class offload:  # noqa: N801 - a context manager that people write like a function
+class offload:
     """Run scikit-learn's computations on a worker: ``with offload(): …`` or ``@offload()``.
 
     Inside, the methods of the supported estimators are done by a worker process, in shared memory: the

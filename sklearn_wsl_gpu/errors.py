@@ -125,7 +125,7 @@ class ProtocolError(OffloadError):
 
 
 class LocalProtocolError(ProtocolError):
-    """This side misused the protocol: a bug in this package."""
+    """The protocol was misused on this side: a bug in this package."""
 
 
 class RemoteProtocolError(ProtocolError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,13 @@ import numpy as np
 from sklearn_wsl_gpu import _compat, inputs
 from sklearn_wsl_gpu.arrays import ArrayRef
 from sklearn_wsl_gpu.errors import LocalProtocolError, Unsupported
-from sklearn_wsl_gpu.estimators import METHODS, Row
+from sklearn_wsl_gpu.invocation import Invocation
 from sklearn_wsl_gpu.pool import placing
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol import codec
 from sklearn_wsl_gpu.protocol.messages import CallBody, encode_body
 from sklearn_wsl_gpu.state import Encoder, objects
-from sklearn_wsl_gpu.state.encoding import generator_node
+from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
 
 NAMES = "feature_names_in_"
 
@@ -30,6 +30,8 @@ class Gathered:
 
     Attributes
     ----------
+    kind : tuple of str
+        Estimator and method.
     body : bytes
         The packed `CallBody`.
     arrays, refs, nbytes
@@ -40,6 +42,7 @@ class Gathered:
         Names of the attributes that went along.
     """
 
+    kind: tuple[str, str]
     body: bytes
     arrays: list[Array]
     refs: list[ArrayRef]
@@ -48,16 +51,16 @@ class Gathered:
     sent: frozenset[str]
 
 
-def attributes_to_send(row: Row, method: str, estimator: Any) -> dict[str, Any]:
+def attributes_to_send(call: Invocation, *, fitted: bool = False) -> dict[str, Any]:
     """Return the attributes of an estimator that its method will look at.
 
     A fit starts from the parameters; whatever an earlier fit left stays here, unless the estimator goes on
-    from there, or cleans it up.
+    from there, or cleans it up. With `fitted`, return what a later prediction will look at.
     """
-    found = {name: value for name, value in objects.carried_attributes(estimator).items() if name != NAMES}
-    fresh = METHODS[method].fits and method != "partial_fit" and not row.refits
+    found = {name: value for name, value in objects.carried_attributes(call.estimator).items() if name != NAMES}
+    fresh = call.fits and not fitted and call.method != "partial_fit" and not call.row.refits
     if fresh and not found.get("warm_start", False):
-        return {name: value for name, value in found.items() if name in row.initial_names}
+        return {name: value for name, value in found.items() if name in call.row.initial_names}
     return found
 
 
@@ -77,29 +80,18 @@ def fingerprint(attributes: Mapping[str, Any]) -> bytes | None:
     for array in encoder.arrays:
         order = placing.memory_order(array)
         flat = array if array.flags.c_contiguous else array.T if array.flags.f_contiguous else array.copy()
-        checksum = zlib.crc32(flat.reshape(-1).view(np.uint8)) if flat.size else 0
+        checksum = zlib.crc32(flat.reshape(-1).view(np.uint8).data) if flat.size else 0
         digest.update(f"{array.dtype.str}{array.shape}{order}{checksum}".encode("ascii"))
     return digest.digest()
 
 
-def gather(
-    row: Row,
-    method: str,
-    estimator: Any,
-    arguments: Sequence[Any],
-    keywords: Mapping[str, Any],
-    model: int,
-    keep: int,
-) -> Gathered:
+def gather(call: Invocation, model: int, keep: int) -> Gathered:
     """Take a call apart.
 
     Parameters
     ----------
-    row, method
+    call : Invocation
         What is called.
-    estimator : estimator
-    arguments, keywords
-        What it is called with.
     model : int
         Number of the model that the worker keeps; 0 to send the state along.
     keep : int
@@ -113,19 +105,18 @@ def gather(
     encoder = Encoder()
     state, sent, generator = None, frozenset[str](), None
     if not model:
-        attributes = attributes_to_send(row, method, estimator)
+        attributes = attributes_to_send(call)
         sent = frozenset(attributes)
         state = encoder.attributes(attributes)
-    if METHODS[method].fits and getattr(estimator, "random_state", 0) is None:
-        own: np.random.RandomState = np.random.mtrand._rand  # type: ignore[attr-defined]
-        generator = generator_node(own, -1)
-    if not METHODS[method].fits:
-        encoder.know_attributes(vars(estimator))
-    nodes = [encoder.encode(inputs.convert(value)) for value in arguments]
-    named = [[name, encoder.encode(inputs.convert(value))] for name, value in keywords.items()]
+    if not call.fits:
+        encoder.know_attributes(vars(call.estimator))
+    elif getattr(call.estimator, "random_state", 0) is None:
+        generator = generator_node(global_generator(), -1)
+    nodes = [encoder.encode(inputs.convert(value)) for value in call.args]
+    named = [[name, encoder.encode(inputs.convert(value))] for name, value in call.kwargs.items()]
     refs, nbytes = placing.plan(encoder.arrays)
     body = CallBody(
-        row.name, method, model, keep, state, nodes, named, [list(ref) for ref in refs],
+        call.row.name, call.method, model, keep, state, nodes, named, [list(ref) for ref in refs],
         _compat.changed_settings(), generator,
     )  # fmt: skip
     try:
@@ -134,4 +125,4 @@ def gather(
         raise Unsupported(
             f"The metadata of this call is too large ({error}); pass numpy arrays instead of Python containers."
         ) from None
-    return Gathered(packed, encoder.arrays, refs, nbytes, encoder.generators, sent)
+    return Gathered((call.row.name, call.method), packed, encoder.arrays, refs, nbytes, encoder.generators, sent)

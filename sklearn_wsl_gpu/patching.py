@@ -98,6 +98,7 @@ def _original(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _wrapper(row: Row, name: str, raw: Callable[..., Any]) -> Callable[..., Any]:
     from sklearn_wsl_gpu.dispatch import dispatch
+    from sklearn_wsl_gpu.invocation import Invocation
 
     get = current.get
 
@@ -108,7 +109,7 @@ def _wrapper(row: Row, name: str, raw: Callable[..., Any]) -> Callable[..., Any]
         frame = get()
         if frame is None:
             return raw(self, *args, **kwargs)
-        return dispatch(frame, row, name, raw, self, args, kwargs)
+        return dispatch(frame, Invocation(row, name, raw, self, args, kwargs))
 
     assert row.cls is not None
     wrapped.__qualname__ = f"{row.cls.__qualname__}.{name}"  # so that a method pickles by its name

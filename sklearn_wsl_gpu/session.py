@@ -8,12 +8,10 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from sklearn_wsl_gpu import launch
-from sklearn_wsl_gpu.arrays import ArrayRef
 from sklearn_wsl_gpu.carriers import shared
 from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.errors import (
@@ -22,11 +20,13 @@ from sklearn_wsl_gpu.errors import (
     OffloadError,
     ProtocolError,
     Unsupported,
+    VersionMismatch,
     WorkerDied,
+    WorkerStartError,
     WorkerUnavailable,
 )
+from sklearn_wsl_gpu.gather import Gathered
 from sklearn_wsl_gpu.pool import Lease, Pool
-from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol.version import PROTOCOL, agree
 from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
@@ -45,6 +45,7 @@ _FAILURES: dict[str, type[OffloadError]] = {
     "unsupported-argument": Unsupported,
     "not-in-table": Unsupported,
 }
+_REFUSALS: dict[str, type[OffloadError]] = {"version-mismatch": VersionMismatch, "engine-broken": WorkerStartError}
 
 
 class ModelMissing(Exception):
@@ -131,28 +132,15 @@ class Session:
         """Return a number for a request, and for the model that it leaves."""
         return next(self._numbers)
 
-    def request(
-        self,
-        number: int,
-        kind: tuple[str, str],
-        body: bytes,
-        arrays: Sequence[Array],
-        refs: Sequence[ArrayRef],
-        nbytes: int,
-        deadline: float | None,
-    ) -> Reply:
+    def request(self, number: int, gathered: Gathered, deadline: float | None) -> Reply:
         """Have the worker do one call.
 
         Parameters
         ----------
         number : int
             From `next_number`.
-        kind : tuple of str
-            Estimator and method: replies of one kind have similar sizes.
-        body : bytes
-            The packed `CallBody`.
-        arrays, refs, nbytes
-            What to place, where `placing.plan` put it, and the bytes that takes.
+        gathered : Gathered
+            What to send.
         deadline : float or None
             `time.monotonic` value at which to give up.
 
@@ -169,59 +157,55 @@ class Session:
         leases: list[Lease] = []
         wire: Wire | None = None
         clean = False
-        sent = begin
         try:
             inputs = None
-            if arrays:
-                leases.append(self.pool.lease_input(nbytes, deadline))
-                self.pool.put(leases[0], refs, arrays)
+            if gathered.arrays:
+                leases.append(self.pool.lease_input(gathered.nbytes, deadline))
+                self.pool.put(leases[0], gathered.refs, gathered.arrays)
                 inputs = leases[0].ref
-            granted = self.pool.try_lease_output(self._expected(kind, nbytes))
+            granted = self.pool.try_lease_output(self._expected(gathered))
             if granted is not None:
                 leases.append(granted)
             outputs = None if granted is None else granted.ref
+            call = m.Call(self._welcome.session, number, inputs, outputs)
             wire = self._take_wire()
-            left = -1 if deadline is None else max(int((deadline - time.monotonic()) * 1000), 0)
             sent = time.perf_counter()
-            answer, raw = wire.ask(m.Call(self._welcome.session, number, inputs, outputs, left), body, deadline)
-            while True:
-                if isinstance(answer, m.Running):
-                    answer, raw = wire.ask(m.Wait(self._welcome.session, number), b"", deadline)
-                elif isinstance(answer, m.NeedOutput):
-                    # Nothing is held while waiting for room, so that no two calls can wait for each other.
-                    while leases:
-                        leases.pop().release()
-                    leases.append(self.pool.lease_output(answer.nbytes, deadline))
-                    granted = leases[0]
-                    answer, raw = wire.ask(m.Grant(self._welcome.session, number, granted.ref), b"", deadline)
-                else:
-                    break
+            answer, raw = self._converse(wire, call, gathered.body, leases, deadline)
             clean = True
-            waited = time.perf_counter() - sent
-            return self._conclude(kind, nbytes, answer, raw, granted, leases, sent - begin, waited)
+            seconds = (sent - begin, time.perf_counter() - sent)
+            reply = self._conclude(answer, raw, leases[-1] if leases else None, seconds)
+            if reply.lease is not None:
+                leases.remove(reply.lease)
+            self._sizes[gathered.kind] = reply.nbytes / max(gathered.nbytes, 4096)
+            return reply
         except (WorkerUnavailable, ProtocolError):
             self.broken = self.broken or not clean
             raise
         finally:
-            if clean:
+            if clean and wire is not None:
                 for lease in leases:
                     lease.release()
-                assert wire is not None
                 self._give_wire(wire)
             else:
                 self._abandon(number, leases, wire)
 
-    def _conclude(
-        self,
-        kind: tuple[str, str],
-        nbytes: int,
-        answer: m.Message,
-        raw: bytes,
-        granted: Lease | None,
-        leases: list[Lease],
-        send_seconds: float,
-        wait_seconds: float,
-    ) -> Reply:
+    def _converse(
+        self, wire: Wire, call: m.Call, body: bytes, leases: list[Lease], deadline: float | None
+    ) -> tuple[m.Message, bytes]:
+        answer, raw = wire.ask(call, body, deadline)
+        while True:
+            if isinstance(answer, m.Running):
+                answer, raw = wire.ask(m.Wait(call.session, call.request), b"", deadline)
+            elif isinstance(answer, m.NeedOutput):
+                # Nothing is held while waiting for room, so that no two calls can wait for each other.
+                while leases:
+                    leases.pop().release()
+                leases.append(self.pool.lease_output(answer.nbytes, deadline))
+                answer, raw = wire.ask(m.Grant(call.session, call.request, leases[0].ref), b"", deadline)
+            else:
+                return answer, raw
+
+    def _conclude(self, answer: m.Message, raw: bytes, granted: Lease | None, seconds: tuple[float, float]) -> Reply:
         if isinstance(answer, m.NeedModel):
             raise ModelMissing
         if isinstance(answer, m.Failed):
@@ -238,10 +222,8 @@ class Session:
             if granted is None:
                 raise ProtocolError("The worker sent arrays without a span for them.")
             payload = self.pool.check_reply(granted)
-            leases.remove(granted)
             lease = granted
-        self._sizes[kind] = payload / max(nbytes, 4096)
-        return Reply(body, lease, self.pool, len(raw) + payload, send_seconds, wait_seconds)
+        return Reply(body, lease, self.pool, len(raw) + payload, *seconds)
 
     def status(self) -> dict[str, object]:
         """Return the worker's counters."""
@@ -250,7 +232,7 @@ class Session:
         self._give_wire(wire)
         if not isinstance(answer, m.Report):
             raise ProtocolError("The worker does not report.")
-        return {name: value for name, value in answer.counters}
+        return dict((name, value) for name, value in answer.counters)
 
     def close(self) -> None:
         """End the session; results that were kept stay valid."""
@@ -288,16 +270,16 @@ class Session:
             raise _REFUSALS.get(answer.code, WorkerUnavailable)(answer.words, answer.code)
         if not isinstance(answer, m.Welcome):
             raise ProtocolError("The worker did not welcome this client.")
-        agree(PROTOCOL, versions, answer.protocol, {a: b for a, b in answer.versions}, "worker")
+        agree(PROTOCOL, versions, answer.protocol, dict((name, text) for name, text in answer.versions), "worker")
         shared.prove(self.pool.segment, offered, answer.proof)
         if answer.boot and answer.boot == shared.boot_id() and hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):
                 self._process = os.pidfd_open(answer.pid)
         return answer
 
-    def _expected(self, kind: tuple[str, str], nbytes: int) -> int:
-        ratio = self._sizes.get(kind)
-        guess = min(nbytes, _FIRST_GRANT_BYTES) if ratio is None else int(ratio * nbytes * 1.1)
+    def _expected(self, gathered: Gathered) -> int:
+        ratio, nbytes = self._sizes.get(gathered.kind), gathered.nbytes
+        guess = min(nbytes, _FIRST_GRANT_BYTES) if ratio is None else int(ratio * max(nbytes, 4096) * 1.1)
         return min(max(guess, _LEAST_GRANT_BYTES), self.pool.geometry.largest_span)
 
     def _take_wire(self) -> Wire:
@@ -349,12 +331,3 @@ class Session:
             for lease in leases:
                 lease.release()
             waiting.pop()
-
-
-def _refusals() -> dict[str, type[OffloadError]]:
-    from sklearn_wsl_gpu.errors import VersionMismatch, WorkerStartError
-
-    return {"version-mismatch": VersionMismatch, "engine-broken": WorkerStartError}
-
-
-_REFUSALS = _refusals()

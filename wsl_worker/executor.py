@@ -33,7 +33,7 @@ from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol.messages import CallBody, ResultBody, decode_call, encode_body
 from sklearn_wsl_gpu.state import Decoder, Encoder
 from sklearn_wsl_gpu.state.decoding import set_generator
-from sklearn_wsl_gpu.state.encoding import generator_node
+from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
 from wsl_worker import engines
 from wsl_worker.engines.base import Engine, Request
 from wsl_worker.link import Link, LinkClosed
@@ -261,9 +261,7 @@ class Executor:
             if granted.nbytes < finished.nbytes:
                 raise StaleReference("The span granted for a result is too small.")
             placing.write(segment.map, granted.start, finished.refs, finished.arrays)
-            header = pack_span_header(
-                segment.epoch, granted.generation, finished.nbytes - SPAN_HEADER_BYTES, WORKER
-            )
+            header = pack_span_header(segment.epoch, granted.generation, finished.nbytes - SPAN_HEADER_BYTES, WORKER)
             segment.map[granted.start : granted.start + SPAN_HEADER_BYTES] = header
         self._link.send(["result", job], encode_body(finished.body))
 
@@ -286,7 +284,7 @@ class _Generators:
     def __init__(self, generators: Sequence[np.random.RandomState], global_node: Any) -> None:
         self._all = dict(enumerate(generators))
         if global_node is not None:
-            own: np.random.RandomState = np.random.mtrand._rand  # type: ignore[attr-defined]
+            own = global_generator()
             try:
                 set_generator(own, global_node)
             except (TypeError, ValueError):

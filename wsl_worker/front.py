@@ -6,6 +6,7 @@ only moves bytes and descriptors.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -99,7 +100,7 @@ class Front:
     @property
     def endpoint(self) -> str:
         """Where it listens."""
-        return self._socket.last_endpoint.decode("ascii").rstrip("\0")
+        return bytes(self._socket.getsockopt(zmq.LAST_ENDPOINT)).decode("ascii").rstrip("\0")
 
     def watch(self, descriptor: int, when_readable: Callable[[], None]) -> None:
         """Call a function whenever a descriptor becomes readable (or, for a process, when it has ended)."""
@@ -211,7 +212,7 @@ class Front:
             raise ProtocolError(f"A client does not send {type(message).__name__}.")
 
     def _greet(self, envelope: Envelope, user: str, hello: m.Hello) -> None:
-        agree(PROTOCOL, self._versions, hello.protocol, {a: b for a, b in hello.versions}, "client")
+        agree(PROTOCOL, self._versions, hello.protocol, dict((name, text) for name, text in hello.versions), "client")
         if not self._scheduler.ready:
             if self._scheduler.broken:
                 raise OffloadError(f"The worker's engine does not start: {self._scheduler.broken}", "engine-broken")
@@ -263,11 +264,9 @@ class Front:
         if envelope is None:
             return
         frames = [*envelope, m.encode(message), *([body] if body else [])]
-        try:
+        # A client that is gone, or does not read, is not waited for; if it lives, it asks again.
+        with contextlib.suppress(zmq.ZMQError):
             self._socket.send_multipart(frames, zmq.NOBLOCK)
-        except (zmq.Again, zmq.ZMQError):
-            # The client is gone, or does not read; if it lives, it asks again.
-            pass
 
     def _counters(self) -> list[list[Any]]:
         return [

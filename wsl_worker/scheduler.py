@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import time
@@ -259,7 +260,5 @@ class Scheduler:
             if descriptor is not None:
                 os.close(descriptor)
             return
-        try:
+        with contextlib.suppress(LinkClosed):  # its death is noticed by the front's poll
             link.send(head, body, descriptor)
-        except LinkClosed:
-            pass  # its death is noticed by the front's poll

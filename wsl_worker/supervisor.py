@@ -80,7 +80,8 @@ class Supervisor:
 
     def bury(self) -> str:
         """Take note of an executor's death, and return how it died in words."""
-        assert self.process is not None and self.link is not None
+        assert self.process is not None
+        assert self.link is not None
         self.process.kill()
         code = self.process.wait()
         self._bad_starts = 0 if time.monotonic() - self._started_at > _STABLE_SECONDS else self._bad_starts + 1

@@ -75,7 +75,12 @@ def describe_warnings(recorded: Sequence[warnings.WarningMessage]) -> list[list[
     for item in recorded:
         category = item.category
         found.append(
-            [f"{category.__module__}.{category.__qualname__}", str(item.message), _module_of(item.filename), item.lineno]
+            [
+                f"{category.__module__}.{category.__qualname__}",
+                str(item.message),
+                _module_of(item.filename),
+                item.lineno,
+            ]
         )
     return found
 

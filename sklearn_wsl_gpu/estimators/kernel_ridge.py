@@ -2,6 +2,4 @@
 
 from sklearn_wsl_gpu.estimators.row import Row
 
-ROWS = (
-    Row("sklearn.kernel_ridge.KernelRidge", "fit predict score", keeps_input=True),
-)
+ROWS = (Row("sklearn.kernel_ridge.KernelRidge", "fit predict score", keeps_input=True),)

@@ -74,7 +74,8 @@ class LocalWorker:
         return self._process.pid
 
     def _shake_hands(self, secret: str) -> str:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         # The keys go by the child's standard input: not by its command line or environment, which others see.
         settings = {"secret": secret, "clients": [self.keys.public], "parent": os.getpid()}
         giving_up = threading.Timer(_START_SECONDS, self._process.kill)

@@ -107,10 +107,10 @@ class Allocator:
     def _find_warm(self, size: int, low: int, high: int) -> int | None:
         for index in range(len(self._warm) - 1, -1, -1):
             start, extent = self._warm[index]
-            if size <= extent <= size * _WARM_RATIO and low <= start and start + size <= high:
-                if self._is_free(start, start + size):
-                    del self._warm[index]
-                    return start
+            fits = size <= extent <= size * _WARM_RATIO and low <= start and start + size <= high
+            if fits and self._is_free(start, start + size):
+                del self._warm[index]
+                return start
         return None
 
     def _find_lowest(self, size: int, low: int, high: int) -> int | None:

@@ -219,9 +219,7 @@ class Pool:
             self._changed.notify_all()
         self.segment.close()
 
-    def _lease(
-        self, nbytes: int, allocate: Callable[[int], tuple[int, int] | None], deadline: float | None
-    ) -> Lease:
+    def _lease(self, nbytes: int, allocate: Callable[[int], tuple[int, int] | None], deadline: float | None) -> Lease:
         if not self._allocator.fits_ever(nbytes):
             largest = self.geometry.largest_span
             raise PoolTooSmall(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import threading
@@ -101,8 +102,6 @@ class Segment:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
-        try:
+        # A kept result is a view on this mapping; the mapping goes when the last such view goes.
+        with contextlib.suppress(BufferError):
             self.map.close()
-        except BufferError:
-            # A kept result is a view on this mapping; the mapping goes when the last such view goes.
-            pass

@@ -47,11 +47,10 @@ class Call(NamedTuple):
     request: int
     inputs: SpanRef | None
     outputs: SpanRef | None
-    remaining_ms: int
 
 
 class Wait(NamedTuple):
-    """Client: what became of this request?"""
+    """Client: tell me what became of this request."""
 
     session: bytes
     request: int
@@ -290,7 +289,7 @@ _Check: TypeAlias = Callable[[Any], Any]
 _FIELDS: dict[type[Any], tuple[_Check, ...]] = {
     Hello: (_integer, _text_pairs, _integer, _text, _list),
     Welcome: (_integer, _text_pairs, _blob, _text, _texts, _blob, _integer, _text),
-    Call: (_blob, _integer, _optional_span, _optional_span, _integer),
+    Call: (_blob, _integer, _optional_span, _optional_span),
     Wait: (_blob, _integer),
     Grant: (_blob, _integer, _span),
     Cancel: (_blob, _integer),

@@ -24,7 +24,7 @@ def _require(condition: Any, what: str) -> None:
 
 
 def _is_count(value: Any, least: int = 0) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and least <= value < _MAX_COUNT
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and least <= int(value) < _MAX_COUNT
 
 
 def check_tree(
@@ -98,7 +98,9 @@ def check_neighbors_tree(
         _require((2 * used + 2 < n_nodes).all(), "tree leaves")
         first, second = 2 * used + 1, 2 * used + 2
         _require(
-            (start[first] == start[used]).all() and (end[first] == start[second]).all() and (end[second] == end[used]).all(),
+            (start[first] == start[used]).all()
+            and (end[first] == start[second]).all()
+            and (end[second] == end[used]).all(),
             "tree partition",
         )
     _require(start[0] == 0 and end[0] == n_samples, "tree root")
@@ -153,19 +155,18 @@ def _check_libsvm(attributes: dict[str, Any], features: Any) -> None:
     vectors = attributes.get("support_vectors_")
     if vectors is None:
         return
-    support = attributes.get("support_")
-    coefficients, intercept = attributes.get("_dual_coef_"), attributes.get("_intercept_")
-    counts = attributes.get("_n_support")
+    support: Any = attributes.get("support_")
+    coefficients: Any = attributes.get("_dual_coef_")
+    intercept: Any = attributes.get("_intercept_")
+    counts: Any = attributes.get("_n_support")
     for part in (support, counts, intercept):
         _require(isinstance(part, np.ndarray) and part.ndim == 1, "support vectors")
     _require(getattr(coefficients, "ndim", 0) == 2, "support vectors")
-    assert support is not None and counts is not None and intercept is not None and coefficients is not None
     rows = len(support)
     _require(support.dtype == np.int32 and counts.dtype == np.int32, "support vectors")
     _require(coefficients.shape[1] == rows and (counts >= 0).all(), "support vectors")
-    shape = attributes.get("shape_fit_")
+    shape: Any = attributes.get("shape_fit_")
     _require(isinstance(shape, tuple) and len(shape) == 2 and all(map(_is_count, shape)), "support vectors")
-    assert isinstance(shape, tuple)
     _require(not rows or (support.min() >= 0 and support.max() < shape[0]), "support vectors")
     _require(shape[1] == features or features is None, "support vectors")
     if attributes.get("kernel") != "precomputed" and not callable(attributes.get("kernel")):

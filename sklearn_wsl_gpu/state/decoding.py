@@ -159,7 +159,8 @@ class Decoder:
     def _dtype(self, node: list[Any]) -> np.dtype[Any]:
         if not is_carried_dtype(node[1]):
             raise RemoteProtocolError("A dtype is unknown.")
-        return np.dtype(node[1])
+        found: np.dtype[Any] = np.dtype(node[1])
+        return found
 
     def _helper(self, node: list[Any]) -> Any:
         return objects.put_together(node[1], self._all(node[2:]))
@@ -184,7 +185,7 @@ def build_sparse(name: str, shape: Sequence[Any], parts: Sequence[Array]) -> Any
     else:
         matrix = cls(tuple(private), shape=size)
     for part, array in zip(names, private, strict=True):
-        if part == "row" or part == "col":
+        if part in ("row", "col"):
             continue  # a view on .coords in newer scipy
         setattr(matrix, part, array)  # the constructor may have cast the indices to another width
     _check_sparse(matrix, name[:3])

@@ -94,9 +94,7 @@ class Encoder:
         Generators met.
     """
 
-    def __init__(
-        self, inputs: Sequence[Array | None] = (), generators: Sequence[np.random.RandomState] = ()
-    ) -> None:
+    def __init__(self, inputs: Sequence[Array | None] = (), generators: Sequence[np.random.RandomState] = ()) -> None:
         self.arrays: list[Array] = []
         self.generators = list(generators)
         self._known: dict[ArrayKey, list[Any]] = {
@@ -232,6 +230,11 @@ def _encode_generator(encoder: Encoder, value: np.random.RandomState) -> list[An
             return ["G", number]
     encoder.generators.append(value)
     return generator_node(value, len(encoder.generators) - 1)
+
+
+def global_generator() -> np.random.RandomState:
+    """Return the generator behind numpy's global random functions."""
+    return np.random.mtrand._rand
 
 
 def generator_node(value: np.random.RandomState, number: int) -> list[Any]:

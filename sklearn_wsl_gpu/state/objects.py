@@ -69,7 +69,7 @@ def layout_name(dtype: np.dtype[Any]) -> str | None:
 
 def is_helper(cls: type[Any]) -> bool:
     """Tell whether objects of this class travel as helper objects."""
-    return cls in _KIND_OF or cls.__name__ in _METRICS and _METRICS[cls.__name__] is cls
+    return cls in _KIND_OF or _METRICS.get(cls.__name__) is cls
 
 
 def take_apart(value: Any) -> tuple[str, Sequence[Any]]:
@@ -103,12 +103,17 @@ def is_attribute_name(name: Any) -> bool:
     return type(name) is str and name.isidentifier() and not name.startswith("__") and name not in _STAYS
 
 
+def blank(cls: Any) -> Any:
+    """Return an object of a class without calling its constructor."""
+    return cls.__new__(cls)
+
+
 def build_estimator(cls: type[Any], attributes: Mapping[str, Any]) -> Any:
     """Return an estimator with these attributes, after checking what its methods use as indices."""
     for name in attributes:
         if callable(getattr(cls, name, None)):
             raise RemoteProtocolError("An attribute would hide a method.")
-    estimator = cls.__new__(cls)
+    estimator = blank(cls)
     vars(estimator).update(attributes)
     checks.check_estimator(cls.__name__, estimator)
     return estimator
@@ -146,7 +151,7 @@ def _put_neighbors(cls: type[Any]) -> Callable[..., Any]:
         checks.check_neighbors_tree(data, index, nodes, bounds, numbers, weights, cls is KDTree, _LAYOUTS["neighbors"])
         if type(metric).__name__ not in _METRICS:
             raise RemoteProtocolError("A neighbors tree has no metric.")
-        tree = cls.__new__(cls)
+        tree = blank(cls)
         tree.__setstate__((data, index, nodes, bounds, *numbers, metric, weights))
         return tree
 
@@ -160,7 +165,7 @@ def _take_metric(metric: Any) -> Sequence[Any]:
 
 def _put_metric(name: str, p: float, vector: Array, matrix: Array) -> Any:
     cls = _METRICS[name]
-    metric = cls.__new__(cls)
+    metric = blank(cls)
     if type(p) is not float or vector.ndim != 1 or matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise RemoteProtocolError("A metric has parameters of wrong shapes.")
     metric.__setstate__((p, np.array(vector, dtype=np.float64), np.array(matrix, dtype=np.float64)))
