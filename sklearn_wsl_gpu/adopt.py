@@ -56,11 +56,11 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
         What came back; its lease is released, or kept by the result.
     """
     row, estimator, data = call.row, call.estimator, call.data
+    source = _Source(reply)
     try:
-        state, value = _decode(gathered, reply)
+        state, value = _decode(gathered, reply, source)
     finally:
-        if reply.lease is not None:
-            reply.lease.release()
+        source.release()
     names, attributes = METHODS[call.method].names, vars(estimator)
     merged = None
     if state is not None:
@@ -90,11 +90,8 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
     return _compat.wrap_output("transform", value, data, estimator) if _compat.is_output_wrapped(call.raw) else value
 
 
-def _decode(gathered: Gathered, reply: Reply) -> tuple[dict[str, Any] | None, Any]:
-    body, lease = reply.body, reply.lease
-    limit = lease.size if lease is not None else 0
-    refs = [check_array_ref(ref, limit)[0] for ref in body.refs]
-    source = _Source(refs, reply)
+def _decode(gathered: Gathered, reply: Reply, source: _Source) -> tuple[dict[str, Any] | None, Any]:
+    body = reply.body
     decoder = Decoder(source, gathered.arrays, gathered.generators)
     # The state first: fitted attributes are private copies, and a result that is one of them is that copy.
     state = None if body.state is None else decoder.attributes(body.state)
@@ -106,12 +103,12 @@ def _decode(gathered: Gathered, reply: Reply) -> tuple[dict[str, Any] | None, An
 class _Source(Sequence[Array]):
     """The arrays of a reply, taken from their span when they are first asked for."""
 
-    def __init__(self, refs: list[ArrayRef], reply: Reply) -> None:
-        self._refs = refs
+    def __init__(self, reply: Reply) -> None:
         self._pool, self._lease = reply.pool, reply.lease
+        limit = self._lease.size if self._lease is not None else 0
+        self._refs = [check_array_ref(ref, limit)[0] for ref in reply.body.refs]
         self._made: dict[int, Array] = {}
         self._window: Array | None = None
-        self._kept = False
 
     def __len__(self) -> int:
         return len(self._refs)
@@ -132,6 +129,11 @@ class _Source(Sequence[Array]):
             end = max(ref.offset + _nbytes(ref) for ref in self._refs)
             if self._pool.keep(self._lease, window, end):
                 self._window = window
+
+    def release(self) -> None:
+        """Give the span back, unless the user keeps views of it: then it goes back with the last of them."""
+        if self._window is None and self._lease is not None:
+            self._lease.release()
 
     def _take(self, ref: ArrayRef) -> Array:
         assert self._lease is not None

@@ -55,6 +55,17 @@ class OffloadSession:
         }
 
 
+    def stop_worker(self) -> None:
+        """Ask the worker to end, for all its clients. The next offloaded call starts an embedded one anew.
+
+        Raises
+        ------
+        OffloadError
+            If no worker can be reached.
+        """
+        sessions.obtain(self.settings).stop_worker()
+
+
 class offload:
     """Run scikit-learn's computations on a worker: ``with offload(): …`` or ``@offload()``.
 

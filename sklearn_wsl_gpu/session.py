@@ -234,6 +234,13 @@ class Session:
             raise ProtocolError("The worker does not report.")
         return dict((name, value) for name, value in answer.counters)
 
+    def stop_worker(self) -> None:
+        """Ask the worker to end, for all its clients; this session is over with it."""
+        wire = self._take_wire()
+        wire.ask(m.Stop(self._welcome.session))
+        wire.close()
+        self.broken = True
+
     def close(self) -> None:
         """End the session; results that were kept stay valid."""
         with self._lock:

@@ -138,6 +138,8 @@ class Front:
     def close(self) -> None:
         """End the executor, close the sessions and the sockets."""
         self._scheduler.stop()
+        # What was said last, such as a farewell, may still leave.
+        self._socket.close(linger=200)
         for session in self._sessions:
             self._sessions.remove(session)
         self._authenticator.stop()
@@ -208,6 +210,9 @@ class Front:
         elif isinstance(message, m.Bye):
             self._end_session(session)
             self._answer(envelope, m.Farewell(), b"")
+        elif isinstance(message, m.Stop):
+            self._answer(envelope, m.Farewell(), b"")
+            self.stop()
         else:
             raise ProtocolError(f"A client does not send {type(message).__name__}.")
 

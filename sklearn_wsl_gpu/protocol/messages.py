@@ -83,6 +83,12 @@ class Bye(NamedTuple):
     session: bytes
 
 
+class Stop(NamedTuple):
+    """Client: end yourself."""
+
+    session: bytes
+
+
 class Result(NamedTuple):
     """Worker: done; the body has the result."""
 
@@ -207,13 +213,13 @@ class ResultBody(NamedTuple):
 
 Message: TypeAlias = (
     Hello | Welcome | Call | Wait | Grant | Cancel | Status | Bye
-    | Result | NeedOutput | NeedModel | Running | Failed | Cancelled | Refused | Report | Farewell
+    | Result | NeedOutput | NeedModel | Running | Failed | Cancelled | Refused | Report | Farewell | Stop
 )  # fmt: skip
 
 #: A message's number is its place here; never reorder, only append (see `version`).
 MESSAGES: tuple[type[Message], ...] = (
     Hello, Welcome, Call, Wait, Grant, Cancel, Status, Bye,
-    Result, NeedOutput, NeedModel, Running, Failed, Cancelled, Refused, Report, Farewell,
+    Result, NeedOutput, NeedModel, Running, Failed, Cancelled, Refused, Report, Farewell, Stop,
 )  # fmt: skip
 _NUMBER = {kind: number for number, kind in enumerate(MESSAGES)}
 
@@ -295,6 +301,7 @@ _FIELDS: dict[type[Any], tuple[_Check, ...]] = {
     Cancel: (_blob, _integer),
     Status: (_blob,),
     Bye: (_blob,),
+    Stop: (_blob,),
     Result: (_integer,),
     NeedOutput: (_integer, _integer),
     NeedModel: (_integer,),

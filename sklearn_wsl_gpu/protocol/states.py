@@ -21,7 +21,7 @@ ChannelTable: TypeAlias = dict[tuple[str, type[Any]], str]
 
 CLIENT_SENDS: ChannelTable = {
     (NEW, m.Hello): GREETING,
-    **{(READY, kind): ASKING for kind in (m.Call, m.Wait, m.Grant, m.Cancel, m.Status, m.Bye)},
+    **{(READY, kind): ASKING for kind in (m.Call, m.Wait, m.Grant, m.Cancel, m.Status, m.Bye, m.Stop)},
     # Silence: the same question again, or the wish to stop.
     (ASKING, m.Wait): ASKING,
     (ASKING, m.Cancel): ASKING,
