@@ -54,7 +54,6 @@ class OffloadSession:
             "pool_kept_bytes": pool.view_bytes,
         }
 
-
     def stop_worker(self) -> None:
         """Ask the worker to end, for all its clients. The next offloaded call starts an embedded one anew.
 

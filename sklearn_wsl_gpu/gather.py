@@ -73,16 +73,19 @@ def fingerprint(attributes: Mapping[str, Any]) -> bytes | None:
     encoder = Encoder()
     try:
         nodes = encoder.attributes(attributes)
-        packed = codec.pack(nodes)
+        contents = [[array.dtype.str, array.shape, array.strides, _checksum(array)] for array in encoder.arrays]
+        packed = codec.pack([nodes, contents])
     except (Unsupported, LocalProtocolError):
         return None
-    digest = hashlib.blake2b(packed, digest_size=16)
-    for array in encoder.arrays:
-        order = placing.memory_order(array)
-        flat = array if array.flags.c_contiguous else array.T if array.flags.f_contiguous else array.copy()
-        checksum = zlib.crc32(flat.reshape(-1).view(np.uint8).data) if flat.size else 0
-        digest.update(f"{array.dtype.str}{array.shape}{order}{checksum}".encode("ascii"))
-    return digest.digest()
+    return hashlib.blake2b(packed, digest_size=16).digest()
+
+
+def _checksum(array: Array) -> int:
+    if array.dtype.kind in "mM":
+        array = array.view(np.int64)  # dates have no buffer
+    if array.flags.c_contiguous:
+        return zlib.crc32(array.data)
+    return zlib.crc32(array.T.data if array.flags.f_contiguous else array.copy().data)
 
 
 def gather(call: Invocation, model: int, keep: int) -> Gathered:

@@ -32,8 +32,9 @@ class Facts(NamedTuple):
     has_callbacks: bool
 
 
-#: Codes of the reasons that the user chose: they give no warning.
-CHOSEN = frozenset({"excluded", "not-included", "below-min-elements"})
+#: Codes of the reasons that are as they should be, because the user chose so or because the class is none of
+#: the table: they give no warning, and are no error.
+CHOSEN = frozenset({"excluded", "not-included", "below-min-elements", "subclass"})
 
 
 def reason_to_stay(settings: Settings, facts: Facts) -> Reason | None:
@@ -44,7 +45,7 @@ def reason_to_stay(settings: Settings, facts: Facts) -> Reason | None:
     if settings.include is not None and name not in settings.include:
         return Reason("not-included", f"{name} is not in include.")
     if facts.is_subclass:
-        return Reason("subclass", f"Subclasses of {name} may rely on its internals; they run locally.")
+        return Reason("subclass", f"Subclasses of {name} may rely on its internals; they are not in the table.")
     if facts.elements is not None and facts.elements < settings.min_elements:
         return Reason("below-min-elements", f"Fewer than min_elements={settings.min_elements} elements.")
     if facts.in_place:

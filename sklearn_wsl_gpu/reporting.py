@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +60,15 @@ class _Total:
     received: int = 0
 
 
+_reports: weakref.WeakSet[Report] = weakref.WeakSet()
+
+
+def after_fork() -> None:
+    """Give a forked child locks of its own; a thread that is not here may hold the parent's."""
+    for report in _reports:
+        report._lock = threading.Lock()
+
+
 class Report:
     """Calls of a block, or of the process.
 
@@ -68,6 +79,7 @@ class Report:
         self._calls: deque[CallRecord] = deque(maxlen=_MAX_CALLS)
         self._totals: dict[tuple[str, str, str, str, Reason | None], _Total] = {}
         self._lock = threading.Lock()
+        _reports.add(self)
 
     def __repr__(self) -> str:
         offloaded, local = self.offloaded, self.local
@@ -147,3 +159,6 @@ def _size(nbytes: int) -> str:
 
 #: All calls of this process.
 process_report = Report()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork)

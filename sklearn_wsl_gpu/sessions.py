@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from sklearn_wsl_gpu import launch, sockets
 from sklearn_wsl_gpu.config import Settings
-from sklearn_wsl_gpu.errors import OffloadError, WorkerUnavailable
+from sklearn_wsl_gpu.errors import OffloadError, VersionMismatch, WorkerStartError, WorkerUnavailable
 from sklearn_wsl_gpu.session import Session
 
 #: After a failure to reach a worker, calls fail at once with the same words for this long.
@@ -72,10 +72,12 @@ def _open(settings: Settings) -> Session:
     where = launch.address(settings)
     try:
         return Session(where, settings)
+    except (WorkerStartError, VersionMismatch):
+        raise
     except WorkerUnavailable:
-        if not launch.disown(where):
+        if not launch.discard(where):
             raise
-    # The worker was the parent process's, and is gone with it: this process starts one of its own.
+    # It was the parent process's and is gone with it, or it is stopped: this process starts another.
     return Session(launch.address(settings), settings)
 
 

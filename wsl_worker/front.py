@@ -118,9 +118,9 @@ class Front:
 
     def serve(self) -> None:
         """Answer until `stop` is called."""
-        link_seen = -1
+        starts_seen = 0
         while not self._stopping:
-            link_seen = self._follow_executor(link_seen)
+            starts_seen = self._follow_executor(starts_seen)
             events = dict(self._poller.poll(_TICK_MS))
             for descriptor in [item for item in events if isinstance(item, int)]:
                 if descriptor in self._watched:
@@ -146,17 +146,16 @@ class Front:
         self._context.destroy(linger=0)
 
     def _follow_executor(self, seen: int) -> int:
-        link, pidfd = self._scheduler.supervisor.link, self._scheduler.supervisor.pidfd
-        if pidfd != seen:
-            if seen >= 0:
-                self.unwatch(seen)
-            if link is not None:
-                number = link.fileno()
-                self.watch(pidfd, lambda: self._executor_died(number))
-                self.watch(number, lambda: self._executor_speaks(number))
+        # Counted by starts: a new executor's descriptors may have the numbers of the old one's.
+        supervisor = self._scheduler.supervisor
+        link = supervisor.link
         if link is not None:
-            self._poller.register(link.fileno(), zmq.POLLIN | (zmq.POLLOUT if link.wants_to_write else 0))
-        return pidfd
+            number = link.fileno()
+            if supervisor.starts != seen:
+                self.watch(supervisor.pidfd, lambda: self._executor_died(number))
+                self.watch(number, lambda: self._executor_speaks(number))
+            self._poller.register(number, zmq.POLLIN | (zmq.POLLOUT if link.wants_to_write else 0))
+        return supervisor.starts
 
     def _executor_speaks(self, number: int) -> None:
         if not self._scheduler.read():

@@ -111,12 +111,17 @@ class Scheduler:
     def cancel(self, session: Session, cancel: m.Cancel, envelope: Envelope) -> None:
         """Stop a request; answer once it is sure that nothing is written to its spans any more."""
         job = session.jobs.get(cancel.request)
-        if job is not None and job.state in (states.RUNNING,):
+        if job is None:
+            # The call itself may still be on its way, by another connection: it must not run then.
+            job = Job(0, session, cancel.request, b"", None, None, None, 0.0, states.ENDED)
+            job.outcome = (m.Failed(cancel.request, "cancelled", "The call was cancelled."), b"")
+            session.remember(job)
+        if job.state == states.RUNNING:
             job.cancellers.append(envelope)
             if job is self._running:
                 self._interrupt()
             return
-        if job is not None and not job.ended:
+        if not job.ended:
             if job in self._queue:
                 self._queue.remove(job)
             self._send(["drop", job.number])

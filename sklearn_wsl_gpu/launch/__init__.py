@@ -72,13 +72,19 @@ def inherit(key: WorkerKey, where: Address) -> None:
             _workers.inherited[key] = where
 
 
-def disown(where: Address) -> bool:
-    """Forget an inherited worker that does not answer any more; tell whether it was one."""
+def discard(where: Address) -> bool:
+    """Give up an embedded worker that does not answer; tell whether it was one.
+
+    One that this process started is ended; the parent's is forgotten. The next `address` starts a new one.
+    """
     with _workers.lock:
-        left = {key: known for key, known in _workers.inherited.items() if known != where}
-        found = len(left) < len(_workers.inherited)
-        _workers.inherited = left
-        return found
+        inherited = [key for key, known in _workers.inherited.items() if known == where]
+        for key in inherited:
+            del _workers.inherited[key]
+        own = [key for key, worker in _workers.local.items() if worker.endpoint == where.endpoint]
+        for key in own:
+            _workers.local.pop(key).kill()
+        return bool(inherited or own)
 
 
 def stop_all() -> None:

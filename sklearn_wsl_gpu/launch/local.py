@@ -116,6 +116,11 @@ class LocalWorker:
             process.wait()
         self._close_files()
 
+    def kill(self) -> None:
+        """End a worker that may not listen any more."""
+        self._process.kill()
+        self.stop()
+
     def abandon(self) -> None:
         """Let go of a worker that belongs to the parent process."""
         with contextlib.suppress(OSError):

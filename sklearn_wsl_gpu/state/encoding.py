@@ -44,6 +44,9 @@ _INT64 = 2**63
 
 ArrayKey = tuple[int, tuple[int, ...], tuple[int, ...], str]
 
+#: Two objects over the same memory are noticed from this size on; the same object always.
+_ALIAS_BYTES = 1024
+
 #: scipy sparse classes that travel, by name, and their parts.
 SPARSE_PARTS: dict[str, tuple[str, ...]] = {
     "csr": ("data", "indices", "indptr"),
@@ -97,9 +100,9 @@ class Encoder:
     def __init__(self, inputs: Sequence[Array | None] = (), generators: Sequence[np.random.RandomState] = ()) -> None:
         self.arrays: list[Array] = []
         self.generators = list(generators)
-        self._known: dict[ArrayKey, list[Any]] = {
-            array_key(array): ["x", number] for number, array in enumerate(inputs) if array is not None and array.size
-        }
+        #: Arrays that the other side has, and the nodes that name them.
+        self._known = [(array, ["x", number]) for number, array in enumerate(inputs) if array is not None]
+        self._seen: dict[int | ArrayKey, list[Any]] = {}
         self._depth = 0
 
     def know_attributes(self, attributes: Mapping[str, Any]) -> None:
@@ -108,9 +111,7 @@ class Encoder:
         Besides the bytes, this keeps results exact: BLAS multiplies a matrix by its own transpose in another
         order than by a copy's.
         """
-        for name, value in attributes.items():
-            if type(value) is np.ndarray and value.size and not value.dtype.hasobject:
-                self._known[array_key(value)] = ["w", name]
+        self._known += [(value, ["w", name]) for name, value in attributes.items() if type(value) is np.ndarray]
 
     def encode(self, value: Any) -> Any:
         """Return the node of a value.
@@ -156,13 +157,14 @@ class Encoder:
                 raise Unsupported("Structured arrays travel in one dimension only.")
             raw = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
             return ["h", "layout", layout, self.array(raw)]
-        key = array_key(array)
-        node = self._known.get(key)
+        for known, named in self._known:
+            if known.shape == array.shape and array.size and array_key(known) == array_key(array):
+                return named
+        key: int | ArrayKey = array_key(array) if array.nbytes >= _ALIAS_BYTES else id(array)
+        node = self._seen.get(key)
         if node is None:
-            node = ["a", len(self.arrays)]
+            node = self._seen[key] = ["a", len(self.arrays)]
             self.arrays.append(array)
-            if array.size:
-                self._known[key] = node
         return node
 
     def items(self, tag: str, items: Iterable[Any], count: int) -> list[Any]:
