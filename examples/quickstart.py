@@ -58,8 +58,11 @@ def main():
         print(f"\n{name}")
         for score, value in plain[name].items():
             other = offloaded[name][score]
-            print(f"  {score:36} plain {value:.6f}   offloaded {other:.6f}   {'equal' if value == other else 'DIFFERS'}")
-    print(f"\nplain scikit-learn: {middle - begin:.1f} s, offloaded (start of the worker included): {end - middle:.1f} s")
+            verdict = "equal" if value == other else "DIFFERS"
+            print(f"  {score:36} plain {value:.6f}   offloaded {other:.6f}   {verdict}")
+    print(
+        f"\nplain scikit-learn: {middle - begin:.1f} s; offloaded, start of the worker included: {end - middle:.1f} s"
+    )
     print(f"\n{session.report()}")
     if plain != offloaded:
         raise SystemExit("The scores differ.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -118,13 +119,14 @@ class Executor:
             self._job(session, job, inputs, outputs, body)
         elif kind == "deliver":
             job, outputs = fields
-            session, finished = self._waiting.pop(job)
-            self._guarded(job, lambda: self._deliver(session, job, finished, check_span_ref(outputs)))
+            if job in self._waiting:
+                session, finished = self._waiting.pop(job)
+                self._guarded(job, lambda: self._deliver(session, job, finished, check_span_ref(outputs)))
         elif kind == "drop":
             self._waiting.pop(fields[0], None)
         elif kind == "attach":
             assert descriptor is not None
-            self._segments[fields[0]] = Segment.attach(descriptor)
+            self._attach(fields[0], descriptor)
         elif kind == "detach":
             self._models.forget(fields[0])
             for job in [job for job, (session, _) in self._waiting.items() if session == fields[0]]:
@@ -132,6 +134,13 @@ class Executor:
             segment = self._segments.pop(fields[0], None)
             if segment is not None:
                 segment.close()
+
+    def _attach(self, session: int, descriptor: int) -> None:
+        # A client that spoils its own segment has its calls refused; the others are served.
+        try:
+            self._segments[session] = Segment.attach(descriptor)
+        except (OffloadError, OSError, ValueError):
+            os.close(descriptor)
 
     def _job(self, session: int, job: int, inputs: Any, outputs: Any, raw: bytes) -> None:
         def work() -> None:
@@ -255,6 +264,7 @@ class Executor:
         return views
 
     def _deliver(self, session: int, job: int, finished: _Finished, granted: SpanRef | None) -> None:
+        self._busy = False  # from here on a message would be torn by an interrupt
         if finished.arrays:
             assert granted is not None
             segment = self._segment(session, granted)
@@ -297,9 +307,18 @@ class _Generators:
         return [[number, node] for number, node in after.items() if node != self._before[number]]
 
 
+def _die_with(parent: int) -> None:
+    # In the middle of a long computation nobody reads the link: the kernel has to tell.
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
 def main() -> None:
-    """Run an executor; started by the front with the descriptor of its link, the engine and a limit."""
-    descriptor, name, model_bytes = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    """Run an executor; started by the front with the link's descriptor, engine, limit, and its own pid."""
+    descriptor, name, model_bytes, front = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    _die_with(front)
     os.set_inheritable(descriptor, False)
     link = Link(socket.socket(fileno=descriptor), blocking=True)
     try:

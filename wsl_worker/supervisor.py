@@ -53,7 +53,7 @@ class Supervisor:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "wsl_worker.executor", str(theirs.fileno()), *self._command],
+                [sys.executable, "-m", "wsl_worker.executor", str(theirs.fileno()), *self._command, str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sklearn_wsl_gpu.config import Settings
+from sklearn_wsl_gpu.errors import WorkerStartError
 from sklearn_wsl_gpu.keys import ClientKeys, read_client_keys
 from sklearn_wsl_gpu.launch.local import LocalWorker
 
@@ -53,6 +54,11 @@ def address(settings: Settings) -> Address:
     """
     if settings.endpoint is not None:
         return Address(settings.endpoint, read_client_keys(settings.keys or DEFAULT_KEYS))
+    if os.name == "nt":
+        raise WorkerStartError(
+            "A worker runs on Linux. Starting one inside WSL2 from Windows Python is not part of this release; run "
+            "your Python inside WSL2, where offload() starts its worker by itself."
+        )
     key = worker_key(settings)
     with _workers.lock:
         if key in _workers.inherited:
