@@ -64,10 +64,10 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
     names, attributes = METHODS[call.method].names, vars(estimator)
     merged = None
     if state is not None:
-        _check_state(row, state)
         # What a refit has removed goes; what an earlier fit left and this one did not touch stays.
         gone = gathered.sent - state.keys() - row.initial_names - row.parameters - {NAMES}
         merged = {name: item for name, item in attributes.items() if name not in gone} | state
+        _check_state(row, state, merged)
     if row.named and data is not None:
         if names == "set" and not (call.method == "partial_fit" and "n_features_in_" in attributes):
             found = _compat.feature_names(data)
@@ -92,12 +92,28 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
 
 def _decode(gathered: Gathered, reply: Reply, source: _Source) -> tuple[dict[str, Any] | None, Any]:
     body = reply.body
-    decoder = Decoder(source, gathered.arrays, gathered.generators)
+    decoder = Decoder(source, _Inputs(gathered.arrays), gathered.generators)
     # The state first: fitted attributes are private copies, and a result that is one of them is that copy.
     state = None if body.state is None else decoder.attributes(body.state)
     source.allow_views()
     value = None if body.value == ["self"] else decoder.decode(body.value)
     return state, value
+
+
+class _Inputs(Sequence[Array]):
+    """The arrays of a call as the worker has seen them: what was strided here was contiguous there."""
+
+    def __init__(self, arrays: list[Array]) -> None:
+        self._arrays = list(arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __getitem__(self, index: Any) -> Any:
+        array = self._arrays[index]
+        if not array.flags.forc:
+            array = self._arrays[index] = np.array(array, order=placing.memory_order(array))
+        return array
 
 
 class _Source(Sequence[Array]):
@@ -153,13 +169,13 @@ def _nbytes(ref: ArrayRef) -> int:
     return count * np.dtype(ref.dtype).itemsize
 
 
-def _check_state(row: Row, state: dict[str, Any]) -> None:
+def _check_state(row: Row, state: dict[str, Any], merged: dict[str, Any]) -> None:
     assert row.cls is not None
     for name in state:
-        if name in row.parameters or callable(getattr(row.cls, name, None)):
+        if name in row.untouched or callable(getattr(row.cls, name, None)):
             raise RemoteProtocolError("The worker sent an attribute that is not its to set.")
     probe = objects.blank(row.cls)
-    vars(probe).update(state)
+    vars(probe).update(merged)
     checks.check_estimator(row.name, probe)
 
 
@@ -184,6 +200,10 @@ def user_level() -> int:
 
 def _warn_again(recorded: Sequence[Any]) -> None:
     for category, text, module, line in recorded:
+        if not category:
+            # Filters were changed, so that repeated warnings are shown again; leaving a context changes them too.
+            with warnings.catch_warnings():
+                continue
         cls = _WARNINGS.get(category, UserWarning)
         loaded = sys.modules.get(module)
         if loaded is None or getattr(loaded, "__file__", None) is None:

@@ -41,7 +41,7 @@ def _facts(call: Invocation) -> policy.Facts:
         type(estimator) is not call.row.cls,
         inputs.count_elements(call.data),
         in_place or call.row.works_in_place(estimator),
-        hasattr(estimator, "_skl_callbacks") or hasattr(estimator, "_parent_callback_ctx"),
+        bool(getattr(estimator, "_skl_callbacks", None)),
     )
 
 

@@ -9,7 +9,6 @@ import socket
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NamedTuple
@@ -39,7 +38,7 @@ from wsl_worker import engines
 from wsl_worker.engines.base import Engine, Request
 from wsl_worker.link import Link, LinkClosed
 from wsl_worker.models import Models
-from wsl_worker.surroundings import Output, describe_warnings, scikit_learn_settings
+from wsl_worker.surroundings import Output, Warnings, scikit_learn_settings
 
 #: A model costs at least this, whatever its arrays take.
 _MODEL_OVERHEAD_BYTES = 16 * 1024
@@ -196,12 +195,11 @@ class Executor:
 
         begin = time.perf_counter()
         with (
-            warnings.catch_warnings(record=True) as recorded,
+            Warnings() as recorded,
             scikit_learn_settings(call.configuration),
             # Worker processes of a worker process would outlive its death.
             joblib.parallel_config(backend="threading"),
         ):
-            warnings.simplefilter("always")
             value = self._engine.call(model, call.method, arguments, keywords)
         seconds = time.perf_counter() - begin
 
@@ -210,7 +208,7 @@ class Executor:
         node = ["self"] if value is model else encoder.encode(value)
         state = None
         if fits:
-            own = row.parameters | row.initial_names | {_NAMES}
+            own = row.untouched | {_NAMES}
             fitted = {name: item for name, item in self._engine.state(model).items() if name not in own}
             state = encoder.attributes(fitted)
         refs, nbytes = placing.plan(encoder.arrays)
@@ -218,7 +216,7 @@ class Executor:
         size = _MODEL_OVERHEAD_BYTES + sum(array.nbytes for array in own_arrays)
         kept = bool(call.keep) and self._models.keep((session, call.keep), model, size)
         body = ResultBody(
-            node, state, [list(ref) for ref in refs], describe_warnings(recorded), self._output.take(),
+            node, state, [list(ref) for ref in refs], recorded.describe(), self._output.take(),
             generators.advanced(), seconds, kept,
         )  # fmt: skip
         return _Finished(body, encoder.arrays, refs, nbytes)

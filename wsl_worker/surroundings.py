@@ -65,12 +65,41 @@ def scikit_learn_settings(pairs: Sequence[Sequence[Any]]) -> Iterator[None]:
         yield
 
 
-def describe_warnings(recorded: Sequence[warnings.WarningMessage]) -> list[list[Any]]:
-    """Return category, text, module and line of each recorded warning.
+class Warnings:
+    """Records what is warned of in a ``with`` block."""
 
-    The module is empty for a warning that points at the caller of the method: on the client that is the
-    user's own line.
-    """
+    def __enter__(self) -> Warnings:
+        self._context = warnings.catch_warnings(record=True)
+        recorded = self._context.__enter__()
+        assert recorded is not None
+        self._recorded = recorded
+        warnings.simplefilter("always")
+        self._before = self._filters_version()
+        self._after = self._before
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._after = self._filters_version()
+        self._context.__exit__(*error)  # type: ignore[arg-type]
+
+    def _filters_version(self) -> Any:
+        # A change of the filters makes Python forget what it has shown once; only a registry tells of it.
+        registry: dict[str, Any] = {}
+        warnings.warn_explicit("probe", UserWarning, "", 0, registry=registry)
+        self._recorded.pop()
+        return registry.get("version")
+
+    def describe(self) -> list[list[Any]]:
+        """Return category, text, module and line of each warning.
+
+        The module is empty for a warning that points at the caller of the method: on the client that is the
+        user's own line. An empty category says that the filters were changed.
+        """
+        changed = [["", "", "", 0]] if self._recorded and self._after != self._before else []
+        return changed + _describe(self._recorded)
+
+
+def _describe(recorded: Sequence[warnings.WarningMessage]) -> list[list[Any]]:
     found = []
     for item in recorded:
         category = item.category

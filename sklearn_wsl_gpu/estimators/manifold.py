@@ -4,5 +4,5 @@ from sklearn_wsl_gpu.estimators.row import Row
 
 ROWS = (
     Row("sklearn.manifold.TSNE", "fit fit_transform"),
-    Row("sklearn.manifold.SpectralEmbedding", "fit fit_transform", keeps_input=True),
+    Row("sklearn.manifold.SpectralEmbedding", "fit fit_transform", keeps_input=True, rewrites="affinity"),
 )

@@ -53,6 +53,8 @@ class Row:
         its own, because the span it was sent in is reused.
     refits : bool
         Whether ``fit`` looks at, or removes, attributes of an earlier fit, so that these must travel too.
+    rewrites : str
+        Parameters, separated by spaces, that scikit-learn's own ``fit`` changes.
     named : bool
         Whether it knows the names of X's columns (label encoders do not).
     in_place : str
@@ -64,6 +66,7 @@ class Row:
     methods: str
     keeps_input: bool = False
     refits: bool = False
+    rewrites: str = ""
     named: bool = True
     in_place: str = ""
 
@@ -105,6 +108,11 @@ class Row:
         """Names of the attributes that an estimator has before it is fitted."""
         assert self.cls is not None
         return frozenset(vars(self.cls()))
+
+    @cached_property
+    def untouched(self) -> frozenset[str]:
+        """Names of the attributes that no fit changes: parameters, and what the constructor leaves beside them."""
+        return (self.parameters | self.initial_names) - set(self.rewrites.split())
 
     @cached_property
     def parameters(self) -> frozenset[str]:

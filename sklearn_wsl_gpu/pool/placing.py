@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ _CACHE_LINE = 64
 _LARGE_BYTES = 64 * 1024
 
 
-def memory_order(array: Array) -> str:
+def memory_order(array: Array) -> Literal["C", "F"]:
     """Return the order in which the array is copied: its own if it is contiguous, else the nearer one."""
     if array.flags.c_contiguous:
         return "C"

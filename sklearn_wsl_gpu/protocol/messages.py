@@ -192,6 +192,7 @@ class ResultBody(NamedTuple):
     refs : list
         Array refs that the nodes count into.
     warnings : list of [category, text, module, line]
+        An empty category says that the warning filters were changed during the call.
     output : list of [stream, text]
     generators : list of [int, node]
         Random generators of the call that have advanced: number, new state; -1 is numpy's global one.

@@ -2,7 +2,7 @@
 
 When to raise `PROTOCOL`: whenever a message gains, loses or reorders a field, a node of the value codec
 changes its meaning, or the layout of a span changes. How: raise the number here; write the new golden frames
-with ``python -m tests.protocol.golden`` and keep the old files, which must from then on be refused with
+with ``python tests/protocol/write_golden.py`` and keep the old files, which must from then on be refused with
 `VersionMismatch`; say in the changelog which releases speak which number.
 """
 

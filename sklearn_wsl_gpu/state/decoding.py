@@ -59,7 +59,7 @@ class Decoder:
         except RemoteProtocolError:
             raise
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError, Unsupported):
-            raise RemoteProtocolError("A value of the other side is malformed.") from None
+            raise RemoteProtocolError("A value of the other side is malformed.")
 
     def attributes(self, pairs: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """Return the attributes of an estimator by name."""

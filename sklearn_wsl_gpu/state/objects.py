@@ -24,8 +24,9 @@ from sklearn_wsl_gpu.state import checks
 #: Estimators that only occur inside the fitted state of others.
 _PARTS = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor, LabelEncoder, LabelBinarizer)
 
-#: Attributes that belong to this process and do not travel: what `set_output` and `set_fit_request` keep.
-_STAYS = ("_sklearn_output_config", "_metadata_request")
+#: Attributes that belong to this process and do not travel: what `set_output`, `set_fit_request` and
+#: `set_callbacks` keep, and what a meta-estimator lends to its parts.
+_STAYS = ("_sklearn_output_config", "_metadata_request", "_skl_callbacks", "_parent_callback_ctx")
 
 
 def _collect() -> dict[type[Any], str]:
