@@ -13,8 +13,8 @@ MAX_EXTENT = 2**48
 MAX_BYTES = 2**62
 
 _DTYPE = re.compile(
-    r"\|b1|\|[iu]1|[<>][iu][248]|[<>]f[248]|[<>]c(?:8|16)|\|S[0-9]{1,9}|[<>]U[0-9]{1,9}"
-    r"|[<>][mM]8(?:\[[0-9]{0,9}(?:generic|Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?"
+    r"\|b1|\|[iu]1|[<>][iu][248]|[<>]f[248]|[<>]c(?:8|16)|\|S[0-9]{1,8}|[<>]U[0-9]{1,8}"
+    r"|[<>][mM]8(?:\[(?:[1-9][0-9]{0,8})?(?:generic|Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?"
 )
 _ITEMSIZE = re.compile(r".([biufcmM])([0-9]{1,2})")
 
@@ -114,9 +114,11 @@ def check_array_ref(raw: object, limit: int) -> tuple[ArrayRef, int]:
         raise RemoteProtocolError("An array reference names an unknown order or dtype.")
     if len(shape) > MAX_DIMENSIONS or not all(_is_int(extent) and 0 <= extent <= MAX_EXTENT for extent in shape):
         raise RemoteProtocolError("An array reference has an impossible shape.")
-    nbytes = itemsize(dtype)
+    # numpy refuses an array without elements whose other extents would be too many bytes.
+    extended = itemsize(dtype)
     for extent in shape:
-        nbytes *= extent
-    if nbytes > MAX_BYTES or offset < 0 or offset + nbytes > limit:
+        extended *= extent or 1
+    nbytes = 0 if 0 in shape else extended
+    if extended > MAX_BYTES or offset < 0 or offset + nbytes > limit:
         raise RemoteProtocolError("An array reference points outside its span.")
     return ArrayRef(offset, dtype, tuple(shape), order, writeable), nbytes

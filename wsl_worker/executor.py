@@ -254,9 +254,10 @@ class Executor:
         header = segment.map[span.start : span.start + SPAN_HEADER_BYTES]
         payload = check_span_header(header, segment.epoch, span.generation, span.nbytes - SPAN_HEADER_BYTES, CLIENT)
         views = []
+        window = np.frombuffer(segment.map, np.uint8, span.nbytes, span.start)
         for raw in raw_refs:
             ref, _ = check_array_ref(raw, SPAN_HEADER_BYTES + payload)
-            view = placing.view(segment.map, span.start, ref)
+            view = placing.view(window.data, 0, ref)
             view.flags.writeable = ref.writeable
             views.append(view)
         return views

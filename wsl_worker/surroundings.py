@@ -84,7 +84,7 @@ class Warnings:
 
     def _filters_version(self) -> Any:
         # A change of the filters makes Python forget what it has shown once; only a registry tells of it.
-        registry: dict[str, Any] = {}
+        registry: Any = {}
         warnings.warn_explicit("probe", UserWarning, "", 0, registry=registry)
         self._recorded.pop()
         return registry.get("version")

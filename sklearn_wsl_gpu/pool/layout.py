@@ -129,7 +129,10 @@ def unpack_superblock(raw: bytes) -> tuple[int, Geometry]:
     magic, version, data, epoch, slot_bytes, inputs, outputs, scratch = _SUPERBLOCK.unpack(body)
     if magic != _SUPERBLOCK_MAGIC or version != LAYOUT_VERSION or data != DATA_OFFSET:
         raise StaleReference("The segment has another layout; both sides must run the same version.")
-    return epoch, Geometry(slot_bytes, inputs, outputs, scratch)
+    try:
+        return epoch, Geometry(slot_bytes, inputs, outputs, scratch)
+    except ConfigurationError as error:
+        raise StaleReference(f"The segment has impossible slots: {error}") from None
 
 
 def pack_span_header(epoch: int, generation: int, payload_bytes: int, writer: int) -> bytes:

@@ -170,7 +170,8 @@ class Pool:
 
     def window(self, lease: Lease) -> Array:
         """Return the bytes of a leased span as an array: what `keep` watches, and what results are views of."""
-        return np.ndarray((lease.size,), np.uint8, self.segment.map, lease.ref.start)
+        # Not np.ndarray(buffer=…), which lets the mapping be closed beneath it.
+        return np.frombuffer(self.segment.map, np.uint8, lease.size, lease.ref.start)
 
     def keep(self, lease: Lease, window: Array, nbytes: int) -> bool:
         """Let the user keep views of `window`, if the pool has room to spare.

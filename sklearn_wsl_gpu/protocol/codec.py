@@ -33,13 +33,26 @@ class _Counter:
         return items
 
 
+def _refuse(*_: Any) -> Any:
+    raise ValueError("maps and extension types are not spoken")
+
+
+def _is_too_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for items in level if type(items) is list for item in items]
+        if not level:
+            return False
+    return True
+
+
 def pack(value: Any) -> bytes:
     """Return the bytes of a tree of lists, strings, bytes, numbers, booleans and None.
 
     Raises
     ------
     LocalProtocolError
-        If it holds anything else, or is larger than a message may be.
+        If it holds what cannot be packed, or is larger than a message may be.
     """
     try:
         packed: bytes = msgpack.packb(value, use_bin_type=True)
@@ -63,12 +76,15 @@ def unpack(raw: bytes | memoryview) -> Any:
     if len(raw) > MAX_MESSAGE_BYTES:
         raise RemoteProtocolError(f"A message of {len(raw)} bytes is larger than {MAX_MESSAGE_BYTES}.")
     try:
-        return msgpack.unpackb(
+        value = msgpack.unpackb(
             raw,
             raw=False,
             use_list=True,
             max_map_len=0,
             max_ext_len=0,
+            # Empty ones are within these limits.
+            object_hook=_refuse,
+            ext_hook=_refuse,
             max_array_len=MAX_NODES,
             max_str_len=_MAX_STRING_BYTES,
             max_bin_len=_MAX_STRING_BYTES,
@@ -76,3 +92,6 @@ def unpack(raw: bytes | memoryview) -> Any:
         )
     except (ValueError, TypeError, RecursionError, MemoryError, msgpack.UnpackException) as error:
         raise RemoteProtocolError(f"The other side sent bytes that are no message ({type(error).__name__}).") from None
+    if _is_too_deep(value):
+        raise RemoteProtocolError(f"The other side sent a message of more than {MAX_DEPTH} levels.")
+    return value

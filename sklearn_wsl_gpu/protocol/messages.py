@@ -225,6 +225,9 @@ MESSAGES: tuple[type[Message], ...] = (
 _NUMBER = {kind: number for number, kind in enumerate(MESSAGES)}
 
 
+_Check: TypeAlias = Callable[[Any], Any]
+
+
 def _integer(value: Any) -> int:
     if type(value) is not int or not -1 <= value < 2**63:
         raise RemoteProtocolError("A message has a number that is none, or out of range.")
@@ -257,6 +260,8 @@ def _pairs(value: Any) -> list[list[Any]]:
     for pair in _list(value):
         if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str:
             raise RemoteProtocolError("A message has something else where pairs belong.")
+    if len({name for name, _ in value}) < len(value):
+        raise RemoteProtocolError("A message has a name twice.")
     return value  # type: ignore[no-any-return]
 
 
@@ -276,6 +281,16 @@ def _optional_pairs(value: Any) -> list[list[Any]] | None:
     return None if value is None else _pairs(value)
 
 
+def _records(*kinds: type[Any]) -> _Check:
+    def check(value: Any) -> list[list[Any]]:
+        for record in _list(value):
+            if type(record) is not list or [type(item) for item in record] != list(kinds):
+                raise RemoteProtocolError("A message has a record of other fields than it should.")
+        return value  # type: ignore[no-any-return]
+
+    return check
+
+
 def _number(value: Any) -> float:
     if type(value) not in (int, float):
         raise RemoteProtocolError("A message has something else where a number belongs.")
@@ -292,7 +307,6 @@ def _anything(value: Any) -> Any:
     return value
 
 
-_Check: TypeAlias = Callable[[Any], Any]
 _FIELDS: dict[type[Any], tuple[_Check, ...]] = {
     Hello: (_integer, _text_pairs, _integer, _text, _list),
     Welcome: (_integer, _text_pairs, _blob, _text, _texts, _blob, _integer, _text),
@@ -315,7 +329,10 @@ _FIELDS: dict[type[Any], tuple[_Check, ...]] = {
     CallBody: (
         _text, _text, _integer, _integer, _optional_pairs, _list, _pairs, _list, _pairs, _anything,
     ),
-    ResultBody: (_anything, _optional_pairs, _list, _list, _list, _list, _number, _flag),
+    ResultBody: (
+        _anything, _optional_pairs, _list, _records(str, str, str, int), _records(str, str), _records(int, list),
+        _number, _flag,
+    ),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ with ``python tests/protocol/write_golden.py`` and keep the old files, which mus
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from sklearn_wsl_gpu.errors import VersionMismatch
@@ -17,7 +18,7 @@ PROTOCOL = 1
 
 def minor(version: str) -> tuple[int, ...]:
     """Return the first two numbers of a version."""
-    return tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in version.split(".")[:2])
+    return tuple(int(number) for number in re.findall(r"[0-9]+", version)[:2])
 
 
 def agree(

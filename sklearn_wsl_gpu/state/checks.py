@@ -75,6 +75,7 @@ def check_neighbors_tree(
     bounds: Array,
     numbers: Sequence[int],
     weights: Array | None,
+    metric: tuple[str, Array, Array],
     is_kd_tree: bool,
     layout: np.dtype[Any],
 ) -> None:
@@ -91,20 +92,28 @@ def check_neighbors_tree(
     _require(bounds.dtype == np.float64 and bounds.shape == wanted, "tree bounds")
     start, end, is_leaf = nodes["idx_start"], nodes["idx_end"], nodes["is_leaf"]
     _require((start >= 0).all() and (start <= end).all() and (end <= n_samples).all(), "tree nodes")
-    inner = np.flatnonzero(is_leaf == 0)
-    # A node that the tree does not use is all zero; a used inner node has both children in the array.
-    used = inner[end[inner] > start[inner]]
-    if len(used):
-        _require((2 * used + 2 < n_nodes).all(), "tree leaves")
-        first, second = 2 * used + 1, 2 * used + 2
-        _require(
-            (start[first] == start[used]).all()
-            and (end[first] == start[second]).all()
-            and (end[second] == end[used]).all(),
-            "tree partition",
-        )
+    level = np.zeros(1, dtype=np.intp)
+    while len(level):  # at most n_levels times: children lie behind their parents
+        level = level[is_leaf[level] == 0]
+        _require(not len(level) or 2 * level.max() + 2 < n_nodes, "tree leaves")
+        first, second = 2 * level + 1, 2 * level + 2
+        _require((start[first] == start[level]).all() and (end[second] == end[level]).all(), "tree partition")
+        _require((end[first] == start[second]).all(), "tree partition")
+        level = np.concatenate([first, second])
     _require(start[0] == 0 and end[0] == n_samples, "tree root")
     _require(weights is None or (weights.shape == (n_samples,) and weights.dtype == np.float64), "tree weights")
+    _check_metric(*metric, n_features)
+
+
+def _check_metric(name: str, vector: Array, matrix: Array, n_features: int) -> None:
+    if name.startswith("SEuclidean"):
+        _require(vector.size == n_features, "variances of a metric")
+    elif name.startswith("Minkowski"):
+        _require(vector.size in (0, n_features), "weights of a metric")
+    elif name.startswith("Mahalanobis"):
+        _require(matrix.shape == (n_features, n_features), "covariance of a metric")
+    elif name.startswith("Haversine"):
+        _require(n_features == 2, "columns of a metric")
 
 
 def check_estimator(name: str, estimator: Any) -> None:
@@ -114,7 +123,12 @@ def check_estimator(name: str, estimator: Any) -> None:
     _require(features is None or _is_count(features), "n_features_in_")
     checker = _CHECKERS.get(name)
     if checker is not None:
-        checker(attributes, features)
+        try:
+            checker(attributes, features)
+        except RemoteProtocolError:
+            raise
+        except Exception as error:  # an attribute of quite another kind than it should be
+            raise RemoteProtocolError(f"A fitted state is inconsistent ({type(error).__name__}).") from None
 
 
 def _check_decision_tree(attributes: dict[str, Any], features: Any) -> None:
@@ -151,6 +165,17 @@ def _check_rows(*names: str) -> Callable[[dict[str, Any], Any], None]:
     return check
 
 
+def _check_coefficients(attributes: dict[str, Any], features: Any) -> None:
+    coefficients = attributes.get("coef_")
+    if coefficients is not None and features is not None:
+        _require(coefficients.ndim in (1, 2) and coefficients.shape[-1] == features, "coef_")
+
+
+def _check_svc(attributes: dict[str, Any], features: Any) -> None:
+    _require("support_vectors_" not in attributes or "classes_" in attributes, "classes of support vectors")
+    _check_libsvm(attributes, features)
+
+
 def _check_libsvm(attributes: dict[str, Any], features: Any) -> None:
     vectors = attributes.get("support_vectors_")
     if vectors is None:
@@ -165,6 +190,8 @@ def _check_libsvm(attributes: dict[str, Any], features: Any) -> None:
     rows = len(support)
     _require(support.dtype == np.int32 and counts.dtype == np.int32, "support vectors")
     _require(coefficients.shape[1] == rows and (counts >= 0).all(), "support vectors")
+    if scipy.sparse.issparse(coefficients):  # libsvm reads them as if none were left out
+        _require(coefficients.data.size == coefficients.shape[0] * rows, "support vectors")
     shape: Any = attributes.get("shape_fit_")
     _require(isinstance(shape, tuple) and len(shape) == 2 and all(map(_is_count, shape)), "support vectors")
     _require(not rows or (support.min() >= 0 and support.max() < shape[0]), "support vectors")
@@ -173,7 +200,9 @@ def _check_libsvm(attributes: dict[str, Any], features: Any) -> None:
         _require(vectors.ndim == 2 and vectors.shape[0] == rows and vectors.shape[1] == shape[1], "support vectors")
     classes = attributes.get("classes_")
     if classes is None:
-        _require(len(counts) >= 1 and counts[0] == rows and coefficients.shape[0] == 1 and len(intercept) == 1, "SVR")
+        _require(
+            len(counts) in (1, 2) and counts[0] == rows and coefficients.shape[0] == 1 and len(intercept) == 1, "SVR"
+        )
     else:
         size = len(classes)
         pairs = size * (size - 1) // 2
@@ -228,7 +257,9 @@ def _check_kernel_ridge(attributes: dict[str, Any], features: Any) -> None:
 _CHECKERS: dict[str, Callable[[dict[str, Any], Any], None]] = {
     **dict.fromkeys(("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeRegressor"), _check_decision_tree),
     **dict.fromkeys(("RandomForestClassifier", "RandomForestRegressor", "IsolationForest"), _check_forest),
-    **dict.fromkeys(("SVC", "SVR"), _check_libsvm),
+    **dict.fromkeys(("Lasso", "ElasticNet"), _check_coefficients),
+    "SVC": _check_svc,
+    "SVR": _check_libsvm,
     **dict.fromkeys(("NearestNeighbors", "KNeighborsClassifier", "KNeighborsRegressor"), _check_neighbors),
     "KMeans": _check_rows("cluster_centers_"),
     "PCA": _check_rows("components_"),

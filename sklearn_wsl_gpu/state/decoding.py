@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_wsl_gpu.arrays import is_carried_dtype
-from sklearn_wsl_gpu.errors import RemoteProtocolError, Unsupported
+from sklearn_wsl_gpu.errors import RemoteProtocolError
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.state import objects
 from sklearn_wsl_gpu.state.encoding import SPARSE_CLASSES, SPARSE_PARTS, TYPES
@@ -58,8 +58,8 @@ class Decoder:
             return self._decode(node)
         except RemoteProtocolError:
             raise
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError, Unsupported):
-            raise RemoteProtocolError("A value of the other side is malformed.")
+        except Exception:  # whatever it is that the other side's bytes make numpy or scipy raise
+            raise RemoteProtocolError("A value of the other side is malformed.") from None
 
     def attributes(self, pairs: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """Return the attributes of an estimator by name."""
@@ -108,7 +108,7 @@ class Decoder:
         if not is_carried_dtype(dtype):
             raise RemoteProtocolError("A scalar has an unknown dtype.")
         kind = np.dtype(dtype)
-        return np.frombuffer(raw, kind, 1)[0] if raw else kind.type()
+        return np.frombuffer(raw, kind, 1)[0] if kind.itemsize else kind.type()
 
     def _object_array(self, node: list[Any]) -> Array:
         shape = tuple(node[1])

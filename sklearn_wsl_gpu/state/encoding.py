@@ -214,6 +214,8 @@ def _encode_masked(encoder: Encoder, value: np.ma.MaskedArray[Any, Any]) -> list
 
 def _encode_sparse(encoder: Encoder, value: Any) -> list[Any]:
     name = _SPARSE_NAMES[type(value)]
+    if len(value.shape) != 2:
+        raise Unsupported(f"Sparse arrays of {len(value.shape)} dimensions do not travel to a worker.")
     parts = [encoder.array(np.asarray(getattr(value, part))) for part in SPARSE_PARTS[name[:3]]]
     shape = [int(extent) for extent in value.shape]
     return ["p", name, shape, *parts]

@@ -149,9 +149,12 @@ def _put_neighbors(cls: type[Any]) -> Callable[..., Any]:
     def put(*parts: Any) -> Any:
         data, index, nodes, bounds, *numbers, metric, weights = parts
         index, nodes = np.array(index), np.array(nodes)
-        checks.check_neighbors_tree(data, index, nodes, bounds, numbers, weights, cls is KDTree, _LAYOUTS["neighbors"])
         if type(metric).__name__ not in _METRICS:
             raise RemoteProtocolError("A neighbors tree has no metric.")
+        name, _, vector, matrix = _take_metric(metric)
+        checks.check_neighbors_tree(
+            data, index, nodes, bounds, numbers, weights, (name, vector, matrix), cls is KDTree, _LAYOUTS["neighbors"]
+        )
         tree = blank(cls)
         tree.__setstate__((data, index, nodes, bounds, *numbers, metric, weights))
         return tree
