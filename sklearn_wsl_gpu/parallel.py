@@ -88,8 +88,8 @@ def carried(pool: Any, iterable: Iterable[Any]) -> Iterable[Any]:
 
 def _worker_for_processes(pool: Any, settings: Settings) -> launch.Address | None:
     backend = getattr(pool, "_backend", None)
-    in_processes = getattr(pool, "n_jobs", 1) != 1 and not getattr(backend, "supports_sharedmem", True)
-    if not in_processes or settings.endpoint is not None:
+    in_threads = getattr(backend, "uses_threads", False) or getattr(backend, "supports_sharedmem", False)
+    if in_threads or getattr(pool, "n_jobs", 1) == 1 or settings.endpoint is not None:
         return None
     # One worker for all: its children would otherwise each start one.
     return sessions.worker_address(settings)

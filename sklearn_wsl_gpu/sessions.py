@@ -27,6 +27,7 @@ class _Sessions:
 
 
 _sessions = _Sessions()
+_parents: list[_Sessions] = []
 
 
 def _key(settings: Settings) -> SessionKey:
@@ -117,6 +118,8 @@ def _before_fork() -> None:
 
 def _after_fork() -> None:
     global _sessions
+    # Kept, so that nothing closes the parent's sockets from here.
+    _parents.append(_sessions)
     _sessions = _Sessions()
     sockets.after_fork()
 
