@@ -77,13 +77,13 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
                 merged[NAMES] = found
         elif names != "ignore" and (NAMES in attributes or type(data) is not np.ndarray):
             _compat.check_feature_names(estimator, data, reset=False)
+    advanced = _advanced_generators(gathered, reply.body.generators)
     _warn_again(reply.body.warnings)
     _write_again(reply.body.output)
-    advanced = _advanced_generators(gathered, reply.body.generators)
     if merged is not None:
         estimator.__dict__ = merged  # the one assignment: an interrupt leaves all or nothing
-    for generator, node in advanced:
-        set_generator(generator, node)
+    for generator, following in advanced:
+        generator.set_state(following.get_state(legacy=False))
     if reply.body.value == ["self"]:
         return estimator
     # scikit-learn knows one container for both transform and fit_transform.
@@ -179,13 +179,19 @@ def _check_state(row: Row, state: dict[str, Any], merged: dict[str, Any]) -> Non
     checks.check_estimator(row.name, probe)
 
 
-def _advanced_generators(gathered: Gathered, pairs: Sequence[Any]) -> list[tuple[np.random.RandomState, Any]]:
+def _advanced_generators(
+    gathered: Gathered, pairs: Sequence[Any]
+) -> list[tuple[np.random.RandomState, np.random.RandomState]]:
     found = []
     for number, node in pairs:
-        if number == -1:
-            found.append((global_generator(), node))
-        else:
-            found.append((gathered.generators[number], node))
+        if not -1 <= number < len(gathered.generators):
+            raise RemoteProtocolError("The worker advanced a random generator that is not there.")
+        following = np.random.RandomState(0)
+        try:
+            set_generator(following, node)
+        except (ValueError, TypeError):
+            raise RemoteProtocolError("The worker sent a malformed random generator.") from None
+        found.append((global_generator() if number == -1 else gathered.generators[number], following))
     return found
 
 

@@ -55,22 +55,24 @@ def _offload(frame: Frame, call: Invocation) -> Any:
     mark = None if call.fits else fingerprint(attributes_to_send(call))
     asked = _ask(session, call, mark, deadline)
     reply, answered = asked.reply, time.perf_counter()
-    value = adopt(call, asked.gathered, reply)
-    if reply.body.kept:
-        mark = fingerprint(attributes_to_send(call, fitted=True)) if call.fits else mark
-        if mark is not None:
-            session.remember_model(mark, asked.model)
-    seconds = {
-        "gather": answered - begin - reply.send_seconds - reply.wait_seconds,
-        "send": reply.send_seconds,
-        "compute": reply.body.seconds,
-        "receive": max(reply.wait_seconds - reply.body.seconds, 0.0),
-        "adopt": time.perf_counter() - answered,
-    }
-    sent = len(asked.gathered.body) + asked.gathered.nbytes
-    name = call.row.name
-    _record(frame, CallRecord(name, call.method, "worker", session.engine, None, seconds, sent, reply.nbytes))
-    return value
+    try:
+        value = adopt(call, asked.gathered, reply)
+        if reply.body.kept:
+            mark = fingerprint(attributes_to_send(call, fitted=True)) if call.fits else mark
+            if mark is not None:
+                session.remember_model(mark, asked.model)
+        return value
+    finally:
+        seconds = {
+            "gather": answered - begin - reply.send_seconds - reply.wait_seconds,
+            "send": reply.send_seconds,
+            "compute": reply.body.seconds,
+            "receive": max(reply.wait_seconds - reply.body.seconds, 0.0),
+            "adopt": time.perf_counter() - answered,
+        }
+        sent = len(asked.gathered.body) + asked.gathered.nbytes
+        name = call.row.name
+        _record(frame, CallRecord(name, call.method, "worker", session.engine, None, seconds, sent, reply.nbytes))
 
 
 class _Asked(NamedTuple):

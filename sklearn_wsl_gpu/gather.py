@@ -55,9 +55,15 @@ def attributes_to_send(call: Invocation, *, fitted: bool = False) -> dict[str, A
     """Return the attributes of an estimator that its method will look at.
 
     A fit starts from the parameters; whatever an earlier fit left stays here, unless the estimator goes on
-    from there, or cleans it up. With `fitted`, return what a later prediction will look at.
+    from there, or cleans it up. With `fitted`, return what a later prediction will look at. What users have
+    noted on an estimator themselves is left out.
     """
-    found = {name: value for name, value in objects.carried_attributes(call.estimator).items() if name != NAMES}
+    own = call.row.initial_names | call.row.parameters
+    found = {
+        name: value
+        for name, value in objects.carried_attributes(call.estimator).items()
+        if name != NAMES and (name in own or name[0] == "_" or name[-1] == "_")
+    }
     fresh = call.fits and not fitted and call.method != "partial_fit" and not call.row.refits
     if fresh and not found.get("warm_start", False):
         return {name: value for name, value in found.items() if name in call.row.initial_names}

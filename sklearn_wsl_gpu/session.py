@@ -76,10 +76,18 @@ class Session:
         Endpoint and keys.
     settings : Settings
         For the pool.
+
+    Attributes
+    ----------
+    where : Address
+    broken : bool
+        Whether it is of no more use.
+    silent : bool
+        Whether that is because the worker does not answer.
     """
 
     def __init__(self, where: launch.Address, settings: Settings) -> None:
-        self._where = where
+        self.where = where
         self._numbers = itertools.count(1)
         self._idle: list[Wire] = []
         self._lock = threading.Lock()
@@ -88,6 +96,7 @@ class Session:
         self._models: OrderedDict[bytes, int] = OrderedDict()
         self._process = -1
         self.broken = False
+        self.silent = False
         self.pool = Pool(settings.geometry(), settings.pool_dir)
         try:
             self._welcome = self._open(settings)
@@ -96,7 +105,7 @@ class Session:
             raise
 
     def __repr__(self) -> str:
-        return f"<Session with {self.engine} at {self._where.endpoint}, {self.pool!r}>"
+        return f"<Session with {self.engine} at {self.where.endpoint}, {self.pool!r}>"
 
     @property
     def engine(self) -> str:
@@ -181,6 +190,10 @@ class Session:
         except (WorkerUnavailable, ProtocolError):
             self.broken = self.broken or not clean
             raise
+        except DeadlineExceeded:
+            self.silent = wire is not None and wire.is_silent
+            self.broken = self.broken or self.silent
+            raise
         finally:
             if clean and wire is not None:
                 for lease in leases:
@@ -263,7 +276,7 @@ class Session:
         end = time.monotonic() + _ENGINE_START_SECONDS
         if settings.timeout is not None:
             end = min(end, time.monotonic() + settings.timeout)
-        wire = Wire(self._where.endpoint, self._where.keys, -1, greeted=False)
+        wire = Wire(self.where.endpoint, self.where.keys, -1, greeted=False)
         try:
             wire.connect(min(end, time.monotonic() + CONNECT_SECONDS))
             answer, _ = wire.ask(hello, b"", end)
@@ -293,7 +306,7 @@ class Session:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return Wire(self._where.endpoint, self._where.keys, self._process, greeted=True)
+        return Wire(self.where.endpoint, self.where.keys, self._process, greeted=True)
 
     def _give_wire(self, wire: Wire) -> None:
         with self._lock:
@@ -321,7 +334,7 @@ class Session:
             waiting, self._abandoned = self._abandoned, []
         while waiting:
             number, leases = waiting[-1]
-            wire = Wire(self._where.endpoint, self._where.keys, self._process, greeted=True)
+            wire = Wire(self.where.endpoint, self.where.keys, self._process, greeted=True)
             try:
                 answer, _ = wire.ask(m.Cancel(self._welcome.session, number), b"", time.monotonic() + _SETTLE_SECONDS)
             except OffloadError as error:

@@ -55,6 +55,8 @@ def obtain(settings: Settings) -> Session:
             if not session.broken:
                 _sessions.live[key] = session
                 return session
+            if session.silent:
+                launch.discard(session.where)
             session.close()
         known = _sessions.failed.get(key)
         if known is not None and time.monotonic() - known[0] < _RETRY_SECONDS:

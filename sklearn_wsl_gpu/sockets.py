@@ -21,7 +21,7 @@ from sklearn_wsl_gpu.errors import (
 from sklearn_wsl_gpu.keys import ClientKeys
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol.codec import MAX_MESSAGE_BYTES
-from sklearn_wsl_gpu.protocol.states import NEW, READY, Channel
+from sklearn_wsl_gpu.protocol.states import ASKING, NEW, READY, Channel
 
 #: A worker answers every message within half a second. One that is silent this long is gone, unless its
 #: process is known to be there: then it is only slow, or stopped.
@@ -102,7 +102,7 @@ class Wire:
         self._poller.register(socket, zmq.POLLIN)
         if process >= 0:
             self._poller.register(process, zmq.POLLIN)
-        self._connected = greeted
+        self._told_at = 0.0
         if greeted:
             socket.connect(endpoint)
 
@@ -137,7 +137,6 @@ class Wire:
                 event = recv_monitor_message(monitor)["event"]
                 seen.add(event)
                 if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                    self._connected = True
                     return
                 if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                     raise AuthenticationError(
@@ -209,7 +208,13 @@ class Wire:
     def tell(self, message: m.Message, body: bytes = b"") -> None:
         """Send a message without waiting for its answer."""
         head = self._conversation.send(message)
+        self._told_at = time.monotonic()
         self._socket.send_multipart([head, body] if body else [head])
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the worker owes an answer for longer than a worker that is there ever does."""
+        return self._conversation.state == ASKING and time.monotonic() - self._told_at > _SILENCE_SECONDS
 
     def close(self, linger_ms: int = 0) -> None:
         """Close the socket; what was sent last may still leave within `linger_ms`."""

@@ -226,12 +226,7 @@ class Front:
         if len(self._sessions) >= MAX_SESSIONS:
             self._end_session(self._sessions.idlest())
         descriptor, proof = shared.accept(hello.offer, self._pool_bytes)
-        process = -1
-        if hello.boot == self._boot:
-            try:
-                process = os.pidfd_open(hello.pid)
-            except OSError:
-                process = -1
+        process = self._watchable(hello)
         session = self._sessions.open(user, hello.pid, descriptor, process, time.monotonic())
         if process >= 0:
             self.watch(process, lambda: self._end_session(session))
@@ -241,6 +236,13 @@ class Front:
             self._scheduler.estimators, proof, os.getpid(), self._boot,
         )  # fmt: skip
         self._answer(envelope, welcome, b"")
+
+    def _watchable(self, hello: m.Hello) -> int:
+        """Return a descriptor that tells of the client's end; -1 where there is none to be had."""
+        if hello.boot == self._boot:
+            with contextlib.suppress(OSError, OverflowError, ValueError):
+                return os.pidfd_open(hello.pid)
+        return -1
 
     def _greet_again(self, now: float) -> None:
         waiting, self._greetings = self._greetings, []

@@ -13,7 +13,7 @@ import os
 import stat
 from typing import Any
 
-from sklearn_wsl_gpu.errors import WorkerUnavailable
+from sklearn_wsl_gpu.errors import StaleReference, WorkerUnavailable
 from sklearn_wsl_gpu.pool.layout import CHALLENGE_BYTES, CHALLENGE_OFFSET, unpack_superblock
 from sklearn_wsl_gpu.pool.segment import Segment
 
@@ -69,7 +69,7 @@ def accept(raw: list[Any], budget: int) -> tuple[int, bytes]:
         raise WorkerUnavailable("The client's offer of its pool is malformed.", "no-carrier")
     try:
         descriptor = os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise _not_shared() from error
     try:
         about = os.fstat(descriptor)
@@ -78,7 +78,10 @@ def accept(raw: list[Any], budget: int) -> tuple[int, bytes]:
             raise _not_shared()
         if os.pread(descriptor, CHALLENGE_BYTES, CHALLENGE_OFFSET) != nonce:
             raise _not_shared()
-        _, geometry = unpack_superblock(os.pread(descriptor, 64, 0))
+        try:
+            _, geometry = unpack_superblock(os.pread(descriptor, 64, 0))
+        except StaleReference as error:
+            raise _not_shared() from error
         if geometry.file_bytes > budget or about.st_size < geometry.file_bytes:
             raise WorkerUnavailable(
                 f"The worker takes pools of at most {budget / 1e9:.1f} GB; this one has "

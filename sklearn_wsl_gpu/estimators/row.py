@@ -59,7 +59,8 @@ class Row:
         Whether it knows the names of X's columns (label encoders do not).
     in_place : str
         Parameters, separated by spaces, that allow the estimator to overwrite the caller's array when False;
-        ``copy@metric=precomputed`` says: only if the parameter ``metric`` is ``"precomputed"``.
+        ``copy@metric=precomputed`` says: only if the parameter ``metric`` is ``"precomputed"``, and
+        ``@metric=precomputed&method=exact``: always if both are so.
     """
 
     path: str
@@ -83,12 +84,11 @@ class Row:
     def works_in_place(self, estimator: Any) -> bool:
         """Tell whether an estimator's parameters allow it to overwrite the caller's array."""
         for entry in self.in_place.split():
-            parameter, _, condition = entry.partition("@")
-            name, _, value = condition.partition("=")
-            if condition and getattr(estimator, name, None) != value:
-                continue
-            copies = getattr(estimator, parameter, True)
-            if not copies or copies == "warn":
+            parameter, _, conditions = entry.partition("@")
+            wanted = [condition.partition("=") for condition in conditions.split("&") if condition]
+            copies = getattr(estimator, parameter, True) if parameter else False
+            may = not copies or copies == "warn"
+            if may and all(getattr(estimator, name, None) == value for name, _, value in wanted):
                 return True
         return False
 

@@ -56,6 +56,8 @@ class LocalWorker:
                 start_new_session=True,
             )
         except OSError as error:
+            if self._log is not None:
+                self._log.close()
             raise WorkerStartError(f"The worker cannot be started: {error}. Command: {' '.join(command)}") from error
         try:
             self.endpoint = self._shake_hands(secret)

@@ -167,7 +167,7 @@ def _check_rows(*names: str) -> Callable[[dict[str, Any], Any], None]:
 
 def _check_coefficients(attributes: dict[str, Any], features: Any) -> None:
     coefficients = attributes.get("coef_")
-    if coefficients is not None and features is not None:
+    if coefficients is not None:
         _require(coefficients.ndim in (1, 2) and coefficients.shape[-1] == features, "coef_")
 
 
@@ -223,6 +223,9 @@ def _check_neighbors(attributes: dict[str, Any], features: Any) -> None:
     tree = attributes.get("_tree")
     if tree is not None:
         _require(np.asarray(tree.data).shape == rows.shape, "_tree")
+    for name in ("VI", "V", "w"):
+        part = (attributes.get("effective_metric_params_") or {}).get(name)
+        _require(part is None or np.shape(part)[-1:] == (features,), f"{name} of the metric")
     labels, classes = attributes.get("_y"), attributes.get("classes_")
     if labels is not None:
         _require(len(labels) == count, "_y")

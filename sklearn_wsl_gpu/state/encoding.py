@@ -39,6 +39,8 @@ from sklearn_wsl_gpu.state import objects
 
 #: A list, dict or object array with more items than this stays local: it would have to travel item by item.
 MAX_ITEMS = 100_000
+#: So many values that are more than a number or text; a container that holds another twice counts it twice.
+MAX_NODES = 400_000
 _MAX_DEPTH = 40
 _INT64 = 2**63
 
@@ -104,6 +106,7 @@ class Encoder:
         self._known = [(array, ["x", number]) for number, array in enumerate(inputs) if array is not None]
         self._seen: dict[int | ArrayKey, list[Any]] = {}
         self._depth = 0
+        self._left = MAX_NODES
 
     def know_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Name an estimator's own arrays instead of sending them.
@@ -124,6 +127,9 @@ class Encoder:
         kind = type(value)
         if value is None or kind is bool or kind is float or kind is str:
             return value
+        self._left -= 1
+        if self._left < 0:
+            raise Unsupported(f"A call of more than {MAX_NODES} Python values stays local; pass numpy arrays.")
         handler = _HANDLERS.get(kind)
         if handler is None:
             handler = _find_handler(value)

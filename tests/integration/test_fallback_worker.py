@@ -1,0 +1,60 @@
+"""A worker that cannot start, or a pool that is too small, costs no call."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from sklearn_wsl_gpu import FallbackWarning, PoolTooSmall, WorkerStartError, offload
+
+X = np.random.default_rng(0).normal(size=(60, 4))
+
+
+@pytest.mark.falls_back
+def test_a_worker_that_cannot_start_costs_no_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+
+    with offload() as session, pytest.warns(FallbackWarning, match="cannot be started"):
+        StandardScaler().fit(X)
+        StandardScaler().fit(X)
+
+    assert [call.reason.code for call in session.report().calls if call.reason] == ["worker-start"] * 2
+
+
+@pytest.mark.falls_back
+def test_a_worker_that_ends_at_once_is_told_with_what_it_printed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\necho something is missing >&2\nexit 3\n")
+    script.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(script))
+
+    with offload(fallback="raise"), pytest.raises(WorkerStartError, match="exit code 3") as raised:
+        StandardScaler().fit(X)
+
+    assert "something is missing" in str(raised.value)
+
+
+@pytest.mark.falls_back
+def test_what_can_never_fit_in_the_pool_is_done_here_and_the_setting_is_named() -> None:
+    big = np.zeros((3000, 100))
+    with offload(slots=(1, 1, 0), slot_bytes=2**20) as session, pytest.warns(FallbackWarning, match="slot_bytes"):
+        StandardScaler().fit(big)
+
+    assert [call.reason.code for call in session.report().calls if call.reason] == ["pool-too-small"]
+    with offload(fallback="raise", slots=(1, 1, 0), slot_bytes=2**20), pytest.raises(PoolTooSmall, match="slots"):
+        StandardScaler().fit(big)
+
+
+def test_a_result_that_is_larger_than_was_guessed_arrives_all_the_same() -> None:
+    with offload(fallback="raise", slots=(2, 2, 4), slot_bytes=2**22) as session:
+        encoded = OneHotEncoder(sparse_output=False).fit_transform(np.arange(1000).reshape(-1, 1))
+
+    assert encoded.shape == (1000, 1000)
+    assert (encoded == np.eye(1000)).all()
+    assert session.report().calls[0].bytes_received > 8_000_000

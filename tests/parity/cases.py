@@ -1,0 +1,140 @@
+"""Data for every row of the table, and one function that does all that a row can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from copy import copy
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from sklearn.base import is_classifier
+from sklearn.utils.validation import has_fit_parameter
+
+from sklearn_wsl_gpu import offload
+from sklearn_wsl_gpu.estimators import METHODS, ROWS
+
+_random = np.random.default_rng(20)
+#: Three groups of points with whole coordinates, so that every input kind holds the same values.
+X = (_random.normal(size=(60, 6)) * 4).round() + np.repeat([[0.0], [3.0], [9.0]], 20, axis=0)
+CATEGORIES = _random.integers(0, 4, size=(60, 3)).astype("f8")
+CLASSES = np.repeat([0, 1, 2], 20)
+NUMBERS = X @ np.arange(6.0) + _random.normal(size=60)
+WEIGHTS = _random.uniform(0.5, 2, size=60)
+
+INPUTS: dict[str, Callable[[Any], Any]] = {
+    "float64": lambda data: data,
+    "float32": lambda data: data.astype("f4"),
+    "int64": lambda data: data.astype("i8"),
+    "fortran": np.asfortranarray,
+    "strided": lambda data: np.repeat(data, 2, axis=0)[::2],
+    "list": lambda data: data.tolist(),
+    "pandas": lambda data: pd.DataFrame(data, columns=[f"column {at}" for at in range(data.shape[1])]),
+    "sparse": scipy.sparse.csr_matrix,
+}
+
+LABELS: dict[str, Callable[[Any], Any]] = {
+    "int64": lambda labels: labels,
+    "float64": lambda labels: labels.astype("f8"),
+    "bool": lambda labels: labels > 1,
+    "str": lambda labels: np.array(["red", "green", "blue"])[labels],
+    "object": lambda labels: np.array(["red", "green", "blue"], dtype=object)[labels],
+    "list": lambda labels: labels.tolist(),
+    "pandas": lambda labels: pd.Series(labels, name="label"),
+}
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "TSNE": {"perplexity": 5, "max_iter": 250, "method": "exact"},
+    "RandomForestClassifier": {"n_estimators": 4},
+    "RandomForestRegressor": {"n_estimators": 4},
+    "IsolationForest": {"n_estimators": 4},
+    "KMeans": {"n_clusters": 3},
+    "SpectralClustering": {"n_clusters": 3},
+    "DBSCAN": {"eps": 7.0},
+    "PCA": {"n_components": 3},
+    "IncrementalPCA": {"n_components": 3, "batch_size": 20},
+    "OneHotEncoder": {"handle_unknown": "ignore"},
+    "SVC": {"probability": True},
+}
+
+#: Methods of estimators that take sparse input elsewhere.
+DENSE_ONLY = {("PCA", "score"), ("PCA", "score_samples"), ("IncrementalPCA", "partial_fit")}
+
+
+def make(name: str, **parameters: Any) -> Any:
+    """Return an estimator of a row, seeded."""
+    row = ROWS[name]
+    assert row.cls is not None
+    seed = {"random_state": 0} if "random_state" in row.parameters else {}
+    return row.cls(**{**seed, **PARAMETERS.get(name, {}), **parameters})
+
+
+def takes_labels(name: str) -> bool:
+    return not ROWS[name].named
+
+
+def data_for(name: str) -> tuple[Any, Any]:
+    """Return X and y that a row can be fitted on."""
+    if name in ("OneHotEncoder", "TargetEncoder"):
+        return CATEGORIES, NUMBERS
+    return X, CLASSES if is_classifier(make(name)) else NUMBERS
+
+
+def kinds_for(name: str, method: str) -> list[str]:
+    """Return the input kinds that scikit-learn takes for a method."""
+    if takes_labels(name):
+        return list(LABELS)
+    tags = make(name).__sklearn_tags__()
+    refused = set() if tags.input_tags.sparse and (name, method) not in DENSE_ONLY else {"sparse"}
+    if name == "TSNE":
+        refused.add("list")
+    return [kind for kind in INPUTS if kind not in refused]
+
+
+def arguments(name: str, method: str, data: Any, target: Any, fitted: Any) -> tuple[Any, ...]:
+    """Return what a method is called with."""
+    if method == "error_norm":
+        return (np.eye(6),)
+    if method == "inverse_transform":
+        return (fitted.transform(data),)
+    if takes_labels(name) or target is None:
+        return (data,)
+    return (data, target) if METHODS[method].fits or method == "score" else (data,)
+
+
+def do(
+    name: str, method: str, data: Any, target: Any, weights: Any = None, parameters: Mapping[str, Any] | None = None
+) -> tuple[Any, Any]:
+    """Return what a method gives, and the estimator as it is afterwards."""
+    estimator = make(name, **(parameters or {}))
+    keywords = {}
+    if weights is not None and has_fit_parameter(estimator, "sample_weight"):
+        keywords["sample_weight"] = weights
+    if not METHODS[method].fits:
+        estimator.fit(*arguments(name, "fit", data, target, None), **keywords)
+        keywords = {}
+    value = getattr(estimator, method)(*arguments(name, method, data, target, estimator), **keywords)
+    return ("itself" if value is estimator else value), estimator
+
+
+def possible_methods(name: str, data: Any, target: Any, parameters: Mapping[str, Any]) -> list[str]:
+    """Return the methods that scikit-learn itself can do with these parameters and data; `fit` is one of them."""
+    do(name, "fit", copy(data), copy(target), parameters=parameters)
+    found = []
+    for method in ROWS[name].method_names:
+        with suppress(AttributeError, TypeError, ValueError):
+            do(name, method, copy(data), copy(target), parameters=parameters)
+            found.append(method)
+    return found
+
+
+@contextmanager
+def on_the_worker() -> Iterator[None]:
+    """Offload, and insist on it: a call that was done here is an error."""
+    with offload(fallback="raise") as session:
+        yield
+    calls = session.report().calls
+    assert calls
+    assert {call.where for call in calls} == {"worker"}, [call for call in calls if call.where != "worker"]

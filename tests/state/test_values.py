@@ -1,0 +1,376 @@
+"""Values to nodes and arrays, and back: what a user passes arrives as it was, or is refused before it is sent."""
+
+from __future__ import annotations
+
+import collections
+import enum
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from sklearn_wsl_gpu.errors import RemoteProtocolError, Unsupported
+from sklearn_wsl_gpu.pool import placing
+from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.protocol import codec
+from sklearn_wsl_gpu.state import Decoder, Encoder
+from sklearn_wsl_gpu.state.encoding import MAX_ITEMS, SPARSE_PARTS, TYPES
+
+DTYPES = st.one_of(
+    hnp.boolean_dtypes(),
+    hnp.integer_dtypes(endianness="?"),
+    hnp.unsigned_integer_dtypes(endianness="?"),
+    hnp.floating_dtypes(endianness="?", sizes=(16, 32, 64)),
+    hnp.complex_number_dtypes(endianness="?", sizes=(64, 128)),
+    hnp.datetime64_dtypes(endianness="?"),
+    hnp.timedelta64_dtypes(endianness="?"),
+    hnp.byte_string_dtypes(min_len=1, max_len=5),
+    hnp.unicode_string_dtypes(endianness="?", min_len=1, max_len=5),
+)
+SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
+ARRAYS = st.builds(lambda dtype, shape: (dtype, shape), DTYPES, SHAPES).flatmap(lambda pair: hnp.arrays(*pair))
+SCALARS = DTYPES.flatmap(lambda dtype: hnp.arrays(dtype, (1,))).map(lambda array: array[0])
+HASHABLE = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=8), st.binary(max_size=8)
+)
+LEAVES = st.one_of(
+    HASHABLE,
+    st.floats(),
+    st.complex_numbers(),
+    SCALARS.filter(lambda scalar: scalar.nbytes > 0),
+    ARRAYS,
+    DTYPES.map(np.dtype),
+    st.sampled_from(list(TYPES.values())),
+    st.builds(slice, st.none() | st.integers(), st.none() | st.integers(), st.none() | st.integers()),
+    st.sets(HASHABLE, max_size=4),
+)
+
+
+def _object_array(items: list[Any]) -> Array:
+    array: Array = np.empty(len(items), dtype=object)
+    for number, item in enumerate(items):
+        array[number] = item
+    return array.reshape((2, -1)) if len(items) % 2 == 0 else array
+
+
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=4).map(tuple),
+        st.dictionaries(HASHABLE, inner, max_size=4),
+        st.lists(inner, max_size=4).map(_object_array),
+    ),
+    max_leaves=10,
+)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Compare type by type and bit by bit: nan is nan, 0.0 is not -0.0, and 1 is not True."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, np.ndarray):
+        if one.dtype != other.dtype or one.dtype.str != other.dtype.str or one.shape != other.shape:
+            return False
+        if one.dtype == object:
+            return all(map(same, one.ravel(), other.ravel()))
+        return one.tobytes() == other.tobytes()
+    if isinstance(one, np.generic):
+        return one.dtype == other.dtype and one.tobytes() == other.tobytes()
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict):
+        return len(one) == len(other) and all(map(same, [*one, *one.values()], [*other, *other.values()]))
+    if isinstance(one, complex):
+        return same(one.real, other.real) and same(one.imag, other.imag)
+    if isinstance(one, float):
+        return (math.isnan(one) and math.isnan(other)) or (
+            one == other and math.copysign(1, one) == math.copysign(1, other)
+        )
+    return bool(one == other)
+
+
+def travel(value: Any) -> Any:
+    """Return a value as the other side gets it: its node as bytes, its arrays through a span."""
+    encoder = Encoder()
+    raw = codec.pack(encoder.encode(value))
+    refs, nbytes = placing.plan(encoder.arrays)
+    memory = memoryview(bytearray(nbytes + 64))
+    placing.write(memory, 0, refs, encoder.arrays)
+    return Decoder([placing.view(memory, 0, ref) for ref in refs]).decode(codec.unpack(raw))
+
+
+def _refused(value: Any, match: str = "") -> None:
+    with pytest.raises(Unsupported, match=match):
+        Encoder().encode(value)
+
+
+@settings(deadline=None, max_examples=500)
+@given(VALUES)
+def test_nested_values_arrive_as_they_were(value: Any) -> None:
+    assert same(travel(value), value)
+
+
+@settings(deadline=None, max_examples=200)
+@given(SCALARS)
+def test_numpy_scalars_stay_numpy_scalars(value: np.generic) -> None:
+    assert same(travel(value), value)
+
+
+def test_every_type_and_dtype_of_the_table_arrives_as_the_very_same() -> None:
+    for kind in TYPES.values():
+        assert travel(kind) is kind
+    assert travel(np.dtype(">f4")) == np.dtype(">f4")
+
+
+@st.composite
+def sparse(draw: st.DrawFn) -> Any:
+    shape = draw(st.tuples(st.integers(1, 6), st.integers(1, 6)))
+    kind = draw(st.sampled_from(["matrix", "array"]))
+    fmt = draw(st.sampled_from(sorted(SPARSE_PARTS)))
+    dtype = draw(st.sampled_from(["f4", "f8", "i4", "i8", "u1", "?", "c16"]))
+    count = draw(st.integers(0, 8))
+    where = [draw(st.lists(st.integers(0, extent - 1), min_size=count, max_size=count)) for extent in shape]
+    values = np.array(draw(st.lists(st.integers(0, 1), min_size=count, max_size=count)), dtype)
+    # Duplicates, explicit zeros and unsorted indices are all of them legal.
+    found = getattr(scipy.sparse, f"coo_{kind}")((values, where), shape=shape)
+    found = found if fmt == "coo" else found.asformat(fmt)
+    if fmt in ("csr", "csc", "bsr") and draw(st.booleans()):
+        found.indices, found.indptr = found.indices.astype(np.int64), found.indptr.astype(np.int64)
+    return found
+
+
+@settings(deadline=None, max_examples=300)
+@given(sparse())
+def test_sparse_matrices_and_arrays_keep_their_class_and_every_part(value: Any) -> None:
+    arrived = travel(value)
+
+    assert type(arrived) is type(value)
+    assert arrived.shape == value.shape
+    for part in SPARSE_PARTS[value.format]:
+        assert same(np.asarray(getattr(arrived, part)), np.asarray(getattr(value, part))), part
+    assert same(arrived.toarray(), value.toarray())
+
+
+def test_sparse_arrays_of_one_dimension_arrive_or_stay_local_with_a_reason() -> None:
+    for value in (scipy.sparse.coo_array(np.array([0.0, 2])), scipy.sparse.csr_array(np.array([0.0, 2]))):
+        try:
+            Encoder().encode(value)
+        except Unsupported:
+            continue
+        assert same(travel(value).toarray(), value.toarray())
+
+
+@settings(deadline=None, max_examples=200)
+@given(ARRAYS, st.data())
+def test_masked_arrays_keep_data_mask_and_fill_value(data: Array, draw: st.DataObject) -> None:
+    mask = draw.draw(hnp.arrays(bool, data.shape) | st.just(np.ma.nomask))
+    value = np.ma.MaskedArray(data, mask)
+    if draw.draw(st.booleans()) and data.dtype.kind in "iuf":
+        value.fill_value = 3
+
+    arrived = travel(value)
+
+    assert type(arrived) is np.ma.MaskedArray
+    assert same(arrived.data, value.data)
+    assert same(np.ma.getmaskarray(arrived), np.ma.getmaskarray(value))
+    assert same(np.asarray(arrived.fill_value), np.asarray(value.fill_value))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=8), st.sampled_from(["f8", "i4", "U3"]), st.booleans())
+def test_arrays_of_arrays_arrive_with_their_lengths(lengths: list[int], dtype: str, twice: bool) -> None:
+    items = [np.arange(length).astype(dtype) for length in lengths * (2 if twice else 1)]
+    value: Array = np.empty(len(items), dtype=object)
+    value[:] = items
+    value = value.reshape((2, -1)) if twice else value
+
+    assert same(travel(value), value)
+
+
+def test_arrays_of_arrays_of_different_kinds_arrive_too() -> None:
+    assert same(
+        travel(_object_array([np.ones(2), np.ones(3, "i4"), "x"])), _object_array([np.ones(2), np.ones(3, "i4"), "x"])
+    )
+
+
+def test_an_object_array_may_hold_an_array_without_dimensions() -> None:
+    value: Array = np.empty(2, dtype=object)
+    value[0], value[1] = np.array(5.0), "x"
+
+    assert same(travel(value), value)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 1000), st.booleans())
+def test_a_random_generator_goes_on_where_it_was(seed: int, drawn: int, half: bool) -> None:
+    value = np.random.RandomState(seed)
+    value.random_sample(drawn)
+    if half:
+        value.normal()  # the second normal number waits inside
+
+    arrived = travel(value)
+
+    assert same(arrived.normal(size=9), value.normal(size=9))
+    assert same(arrived.randint(0, 2**31, 700), value.randint(0, 2**31, 700))
+
+
+def test_a_random_generator_that_occurs_twice_stays_one() -> None:
+    one, other = np.random.RandomState(0), np.random.RandomState(0)
+
+    first, second, third = travel([one, other, {"again": one}])
+
+    assert third["again"] is first
+    assert second is not first
+
+
+def test_a_random_generator_that_the_other_side_has_is_named_and_not_sent() -> None:
+    known = np.random.RandomState(3)
+
+    node = Encoder(generators=[known]).encode([known])
+
+    assert Decoder((), generators=[known]).decode(node)[0] is known
+
+
+def test_an_array_that_occurs_twice_arrives_once() -> None:
+    for size in (3, 4000):
+        array = np.arange(float(size))
+        encoder = Encoder()
+        node = encoder.encode([array, {"again": array}, array.copy()])
+        first, second, copy = Decoder(encoder.arrays).decode(node)
+
+        assert len(encoder.arrays) == 2
+        assert second["again"] is first
+        assert copy is not first
+
+
+def test_another_view_of_the_same_memory_is_another_array() -> None:
+    array = np.arange(4000.0)
+    whole, again, half, column, bits = travel([array, array[:], array[::2], array.reshape(-1, 1), array.view("i8")])
+
+    assert again is whole
+    for arrived, sent in [(half, array[::2]), (column, array.reshape(-1, 1)), (bits, array.view("i8"))]:
+        assert same(arrived, sent)
+
+
+def test_what_the_other_side_has_is_named_and_not_sent() -> None:
+    X, own = np.arange(6.0).reshape(2, 3), np.ones(3)
+    encoder = Encoder(inputs=[None, X])
+    encoder.know_attributes({"mean_": own, "n": 3})
+
+    node = encoder.encode((X, own, X[0]))
+
+    assert len(encoder.arrays) == 1
+    decoder = Decoder(encoder.arrays, inputs=[None, X])
+    decoder.own = {"mean_": own, "n": 3}
+    arrived = decoder.decode(node)
+    assert arrived[0] is X
+    assert arrived[1] is own
+
+
+def test_structured_arrays_of_scikit_learn_arrive_and_others_stay_local() -> None:
+    linkage = np.zeros(3, [("left_node", "<i8"), ("right_node", "<i8"), ("value", "<f8"), ("cluster_size", "<i8")])
+    linkage["value"] = 1.5
+
+    assert same(travel(linkage), linkage)
+    _refused(np.zeros(3, [("a", "i4")]), "dtype")
+    _refused(linkage.reshape(3, 1), "one dimension")
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+UNSUPPORTED: dict[str, Any] = {
+    "lambda": lambda: None,
+    "builtin function": len,
+    "method": [].append,
+    "class": dict,
+    "own class": Colour,
+    "object": object(),
+    "module": np,
+    "enum": Colour.RED,
+    "subclass of dict": collections.OrderedDict(a=1),
+    "subclass of ndarray": np.rec.array(np.ones(2)),
+    "frozenset": frozenset({1}),
+    "generator": (number for number in range(3)),
+    "new random generator": np.random.default_rng(0),
+    "long double": np.ones(2, np.longdouble),
+    "long double scalar": np.longdouble(1),
+    "object dtype": np.dtype(object),
+    "record dtype": np.dtype([("a", "i4")]),
+    "bit generator": np.random.RandomState(np.random.PCG64(0)),
+}
+
+
+def test_callables_and_unknown_objects_stay_local_with_a_reason() -> None:
+    wrappers: list[Callable[[Any], Any]] = [
+        lambda value: value,
+        lambda value: [value],
+        lambda value: {"deep": (1, value)},
+        lambda value: _object_array([value, 1, 2]),
+    ]
+    for name, value in UNSUPPORTED.items():
+        for wrap in wrappers:
+            with pytest.raises(Unsupported) as caught:
+                Encoder().encode(wrap(value))
+            assert len(str(caught.value)) > 10, name
+    _refused(len, "callables")
+
+
+def test_a_value_that_stays_local_is_named_by_its_attribute() -> None:
+    with pytest.raises(Unsupported, match=r"^metric: callables"):
+        Encoder().attributes({"p": 2, "metric": len})
+
+
+def test_containers_that_hold_themselves_stay_local() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    looping: dict[str, Any] = {}
+    looping["self"] = [looping]
+    array: Array = np.empty(1, dtype=object)
+    array[0] = array
+    for value in (endless, looping, array):
+        _refused(value, "holds itself")
+
+
+def test_what_can_be_sent_nested_can_be_received() -> None:
+    value: Any = 1
+    while True:
+        try:
+            Encoder().encode([value])
+        except Unsupported:
+            break
+        value = [value]
+        assert travel(value) == value
+    assert str(value).count("[") >= 32
+
+
+def test_long_containers_stay_local_with_advice() -> None:
+    long = list(range(MAX_ITEMS + 1))
+    _refused(long, "numpy array")
+    _refused(tuple(long), "numpy array")
+    _refused(dict.fromkeys(long), "item by item")
+    _refused(np.array([*long, "x"], object), "item by item")
+    assert len(travel(long[:-1])) == MAX_ITEMS
+
+
+def test_attributes_of_the_same_or_a_forbidden_name_are_refused() -> None:
+    decoder = Decoder(())
+    assert decoder.attributes([["a_", 1], ["_b", 2]]) == {"a_": 1, "_b": 2}
+    for pairs in (
+        [["a_", 1], ["a_", 1]],
+        [["__class__", 1]],
+        [["", 1]],
+        [["a b", 1]],
+        [["_metadata_request", 1]],
+        [[1, 1]],
+    ):
+        with pytest.raises(RemoteProtocolError):
+            decoder.attributes(pairs)

@@ -1,0 +1,258 @@
+"""Who may import whom: an exhaustive list. A module that is not in it fails, and so does an import that is not."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+PACKAGES = ("sklearn_wsl_gpu", "wsl_worker")
+
+#: Part → parts that it may import. A part is a module or a subpackage; inside a subpackage all may see each other.
+CLIENT = {
+    # Facts
+    "errors": "",
+    "arrays": "errors",
+    "reporting": "errors",
+    # Tables
+    "estimators": "",
+    "invocation": "estimators",
+    # What is said and where arrays lie: blind to each other
+    "protocol": "errors arrays",
+    "pool": "errors arrays",
+    "state": "errors arrays estimators pool",
+    "carriers": "errors pool",
+    # Decisions
+    "config": "errors estimators pool reporting",
+    "policy": "errors config",
+    "inputs": "errors",
+    "_compat": "",
+    # Shells
+    "keys": "errors",
+    "sockets": "errors keys protocol",
+    "launch": "errors config keys sockets",
+    "gather": "_compat arrays errors inputs invocation pool protocol state",
+    "session": "carriers config errors gather launch pool protocol sockets",
+    "sessions": "config errors launch session sockets",
+    "adopt": "_compat arrays errors estimators gather invocation pool session state",
+    "dispatch": "adopt config errors gather inputs invocation policy reporting session sessions",
+    "parallel": "config launch patching reporting sessions",
+    "patching": "_compat config dispatch estimators invocation parallel",
+    "context": "config patching reporting sessions",
+    # Doors
+    "__init__": "context errors reporting sessions",
+}
+
+#: The same for the worker; what comes from the client's package is written with a dot before it.
+WORKER = {
+    "__init__": "",
+    "link": ".protocol",
+    "models": "",
+    "surroundings": "",
+    "engines": ".errors .estimators .state",
+    "sessions": ".arrays .protocol",
+    "supervisor": "link",
+    "scheduler": "link sessions supervisor .errors .protocol",
+    "front": "scheduler sessions .carriers .errors .protocol",
+    "executor": "engines link models surroundings .arrays .errors .estimators .pool .protocol .state",
+    "testing": "engines .errors .estimators .state",
+    "__main__": "front scheduler supervisor .errors .keys .pool",
+}
+
+#: Library → modules that may import it.
+LIBRARIES = {
+    "zmq": "sklearn_wsl_gpu.keys sklearn_wsl_gpu.sockets wsl_worker.front wsl_worker.__main__",
+    "msgpack": "sklearn_wsl_gpu.protocol.codec",
+    "numpy": """
+        sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.inputs
+        sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool
+        sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
+        sklearn_wsl_gpu.state.objects wsl_worker.executor wsl_worker.testing
+    """,
+    "scipy": """
+        sklearn_wsl_gpu.adopt sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.encoding wsl_worker.testing
+    """,
+    "sklearn": """
+        sklearn_wsl_gpu._compat sklearn_wsl_gpu.adopt sklearn_wsl_gpu.patching sklearn_wsl_gpu.state.objects
+        wsl_worker.surroundings wsl_worker.testing
+    """,
+    "joblib": "wsl_worker.executor",
+    "pytest": "wsl_worker.testing",
+}
+
+#: What only the client needs: the worker never imports it, directly or not.
+CLIENT_SHELLS = {
+    "adopt", "config", "context", "dispatch", "gather", "launch", "parallel", "patching", "session", "sessions",
+    "sockets",
+}  # fmt: skip
+#: What must never import scikit-learn, because it has to start at once.
+WITHOUT_SKLEARN = {
+    "sklearn_wsl_gpu.protocol", "sklearn_wsl_gpu.pool", "sklearn_wsl_gpu.arrays", "sklearn_wsl_gpu.errors",
+    "sklearn_wsl_gpu.carriers", "wsl_worker.front", "wsl_worker.scheduler", "wsl_worker.sessions",
+    "wsl_worker.supervisor", "wsl_worker.link", "wsl_worker.__main__",
+}  # fmt: skip
+HEAVY = {"sklearn", "scipy", "joblib"}
+#: Libraries that make objects of a class that the bytes name.
+UNSAFE = {"pickle", "marshal", "shelve", "cloudpickle", "dill", "copyreg"}
+
+
+class Imports(NamedTuple):
+    """What a module imports: anywhere, and those among it that run when it is imported."""
+
+    anywhere: frozenset[str]
+    at_import: frozenset[str]
+
+
+@cache
+def _modules() -> dict[str, Path]:
+    found = {}
+    for package in PACKAGES:
+        spec = find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        root = Path(spec.origin).parent
+        for path in sorted(root.rglob("*.py")):
+            name = ".".join([package, *path.relative_to(root).with_suffix("").parts])
+            found[name.removesuffix(".__init__") if path.parent != root else name] = path
+    return found
+
+
+def _is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _walk(node: ast.AST, running: bool) -> Iterator[tuple[ast.AST, bool]]:
+    for child in ast.iter_child_nodes(node):
+        inside = running and not _is_for_type_checkers(child) and not isinstance(child, ast.FunctionDef)
+        yield child, inside
+        yield from _walk(child, inside)
+
+
+@cache
+def _imports(module: str) -> Imports:
+    anywhere, at_import = set(), set()
+    for node, running in _walk(ast.parse(_modules()[module].read_text()), running=True):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            assert node.module is not None
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in _modules() else node.module for name in inner]
+        anywhere.update(names)
+        at_import.update(names if running else ())
+    return Imports(frozenset(anywhere), frozenset(at_import))
+
+
+def _part(module: str) -> tuple[str, str]:
+    """Return package and part of a module's name."""
+    package, _, rest = module.partition(".")
+    return package, rest.partition(".")[0] or "__init__"
+
+
+def _allowed(module: str) -> set[str]:
+    package, part = _part(module)
+    if package == "sklearn_wsl_gpu":
+        return {f"sklearn_wsl_gpu.{name}" for name in CLIENT[part].split()} | {f"sklearn_wsl_gpu.{part}"}
+    names = WORKER[part].split()
+    return {f"sklearn_wsl_gpu{name}" if name[0] == "." else f"wsl_worker.{name}" for name in [*names, part]}
+
+
+def test_the_lists_name_every_module_and_no_other() -> None:
+    parts = {_part(module) for module in _modules()} | {("wsl_worker", "testing")}
+
+    assert {part for package, part in parts if package == "sklearn_wsl_gpu"} == CLIENT.keys()
+    assert {part for package, part in parts if package == "wsl_worker"} == WORKER.keys()
+
+
+def test_a_module_imports_only_what_the_lists_allow() -> None:
+    found = {}
+    for module in _modules():
+        own = {".".join(_part(name)) for name in _imports(module).anywhere if name.partition(".")[0] in PACKAGES}
+        found[module] = own - _allowed(module)
+
+    assert _not_empty(found) == {}
+
+
+def test_a_library_is_imported_only_where_the_list_says() -> None:
+    found = {}
+    for module in _modules():
+        libraries = _tops(_imports(module).anywhere) - set(PACKAGES) - set(sys.stdlib_module_names)
+        found[module] = {library for library in libraries if module not in LIBRARIES.get(library, "").split()}
+
+    assert _not_empty(found) == {}
+
+
+def test_nothing_that_makes_objects_of_bytes_is_imported() -> None:
+    assert _not_empty({module: _tops(_imports(module).anywhere) & UNSAFE for module in _modules()}) == {}
+
+
+def test_the_worker_never_imports_the_clients_shells() -> None:
+    found = {}
+    for module in _modules():
+        if module.startswith("wsl_worker"):
+            shared = {name for name in _reachable(module) if name.startswith("sklearn_wsl_gpu.")}
+            found[module] = {name for name in shared if _part(name)[1] in CLIENT_SHELLS}
+
+    assert _not_empty(found) == {}
+
+
+def test_the_client_never_imports_the_worker() -> None:
+    found = {module: _tops(_imports(module).anywhere) & {"wsl_worker"} for module in _modules()}
+
+    assert _not_empty({module: tops for module, tops in found.items() if module.startswith("sklearn_wsl_gpu")}) == {}
+
+
+def test_what_must_start_at_once_does_without_scikit_learn() -> None:
+    found = {}
+    for module in _modules():
+        if ".".join(_part(module)) in WITHOUT_SKLEARN:
+            reached = {module} | _reachable(module)
+            found[module] = {name for name in reached if _tops(_imports(name).at_import) & HEAVY}
+
+    assert _not_empty(found) == {}
+
+
+def test_no_two_modules_import_each_other_while_they_are_imported() -> None:
+    assert {module for module in _modules() if module in _reachable(module)} == set()
+
+
+def test_only_one_file_assigns_to_the_classes_of_scikit_learn() -> None:
+    setters = {
+        module
+        for module, path in _modules().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr")
+    }
+
+    # decoding gives a sparse matrix, which is its own, the very index arrays that came.
+    assert setters == {"sklearn_wsl_gpu.patching", "sklearn_wsl_gpu.state.decoding"}
+
+
+def test_a_module_fits_on_a_few_screens() -> None:
+    lines = {module: len(path.read_text().splitlines()) for module, path in _modules().items()}
+
+    assert {module: count for module, count in lines.items() if count > 400} == {}
+
+
+def _tops(names: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def _not_empty(found: dict[str, set[str]]) -> dict[str, set[str]]:
+    return {module: names for module, names in found.items() if names}
+
+
+def _reachable(module: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        new = (_imports(waiting.pop()).at_import & _modules().keys()) - found
+        found |= new
+        waiting += new
+    return found
