@@ -28,6 +28,12 @@ def convert(value: Any) -> Any:
     Unsupported
         If scikit-learn would treat it in a way that its array form does not show.
     """
+    if type(value) is np.ndarray:
+        if 0 in value.strides and value.size > 1 and not value.flags.forc:
+            raise Unsupported(
+                "An array that repeats its elements in memory (np.broadcast_to) is summed in another order."
+            )
+        return value
     module = type(value).__module__.partition(".")[0]
     if module == "pandas":
         return _from_pandas(value)

@@ -49,9 +49,7 @@ def reason_to_stay(settings: Settings, facts: Facts) -> Reason | None:
     if facts.elements is not None and facts.elements < settings.min_elements:
         return Reason("below-min-elements", f"Fewer than min_elements={settings.min_elements} elements.")
     if facts.in_place:
-        return Reason(
-            "in-place", f"{name} with these parameters may overwrite the caller's array, which must be this one."
-        )
+        return Reason("in-place", f"{name} with these parameters may overwrite the caller's own array.")
     if facts.has_callbacks:
         return Reason("callbacks", f"{name} has callbacks, which run here.")
     return None

@@ -47,6 +47,10 @@ UNSUPPORTED: dict[str, tuple[Any, str]] = {
         lambda: StandardScaler().fit(X.astype(np.longdouble)),
         "unsupported-argument",
     ),
+    "an array that repeats its rows": (
+        lambda: StandardScaler().fit(np.broadcast_to(X[:1], (60, 4))),
+        "unsupported-argument",
+    ),
     "permission to overwrite": (lambda: StandardScaler(copy=False).fit_transform(X.copy()), "in-place"),
 }
 

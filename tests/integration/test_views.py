@@ -1,0 +1,123 @@
+"""Large results are views that the user owns; the pool gets their memory back, and never runs out because of them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+
+import numpy as np
+import pytest
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_wsl_gpu import offload, sessions
+from sklearn_wsl_gpu.pool.memory import available_memory
+
+LARGE = np.random.default_rng(0).normal(size=(50_000, 8))
+SMALL = LARGE[:100]
+GIGABYTE = 10**9
+
+
+def _expected(X: np.ndarray) -> np.ndarray:
+    return StandardScaler().fit(X).transform(X)
+
+
+def test_a_large_result_is_a_writable_view_that_gives_its_memory_back_when_collected() -> None:
+    with offload(fallback="raise") as session:
+        result = StandardScaler().fit_transform(LARGE)
+        assert int(str(session.status()["pool_kept_bytes"])) >= LARGE.nbytes
+        part = result[::7, 1:3].T
+        result[0] = 5.0
+        assert part[0, 0] == 5.0
+        del result
+        gc.collect()
+        assert int(str(session.status()["pool_kept_bytes"])) > 0
+        del part
+        gc.collect()
+        assert session.status()["pool_kept_bytes"] == 0
+        assert session.status()["pool_used_bytes"] == 0
+
+
+def test_a_small_result_and_fitted_attributes_are_private() -> None:
+    with offload(fallback="raise") as session:
+        scaler = StandardScaler().fit(SMALL)
+        result = scaler.transform(SMALL)
+        assert result.flags.writeable
+        assert session.status()["pool_used_bytes"] == 0
+        np.testing.assert_array_equal(result, _expected(SMALL))
+
+
+def test_kept_results_never_starve_the_pool() -> None:
+    expected = _expected(LARGE)
+    with offload(fallback="raise", slots=(1, 2, 1), slot_bytes=2**23) as session:
+        kept = [StandardScaler().fit_transform(LARGE) for _ in range(12)]
+        assert int(str(session.status()["pool_kept_bytes"])) <= 2**23
+        for result in kept:
+            np.testing.assert_array_equal(result, expected)
+        del kept, result
+        gc.collect()
+        assert session.status()["pool_used_bytes"] == 0
+
+
+def test_kept_results_are_not_overwritten_by_later_calls() -> None:
+    with offload(fallback="raise"):
+        first = StandardScaler().fit_transform(LARGE)
+        copy = first.copy()
+        for factor in range(2, 6):
+            StandardScaler().fit_transform(LARGE * factor + factor)
+        np.testing.assert_array_equal(first, copy)
+
+
+def test_kept_results_outlive_their_worker_and_their_session() -> None:
+    with offload(fallback="raise") as session:
+        result = StandardScaler().fit_transform(LARGE)
+        os.kill(int(str(session.status()["pid"])), signal.SIGKILL)
+    sessions.shutdown()
+
+    np.testing.assert_array_equal(result, _expected(LARGE))
+    result += 1.0
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.asfortranarray(LARGE),
+        LARGE[::2, ::3],
+        LARGE[::-1],
+        LARGE.T[:3].T,
+        LARGE.astype(np.float32),
+        LARGE.astype(np.float16),
+        (LARGE * 100).astype(np.int16),
+        LARGE > 0,
+    ],
+    ids=["Fortran", "strided", "reversed", "transposed", "float32", "float16", "int16", "bool"],
+)
+def test_every_layout_and_dtype_gives_what_local_scikit_learn_gives(X: np.ndarray) -> None:
+    local = _expected(X)
+    with offload(fallback="raise"):
+        remote = StandardScaler().fit(X).transform(X)
+
+    assert remote.dtype == local.dtype
+    np.testing.assert_array_equal(remote, local)
+
+
+def test_a_read_only_input_stays_as_it_is() -> None:
+    X = LARGE.copy()
+    X.flags.writeable = False
+    with offload(fallback="raise"):
+        np.testing.assert_array_equal(StandardScaler().fit_transform(X), _expected(X))
+
+    np.testing.assert_array_equal(X, LARGE)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif((available_memory() or 0) < 9 * GIGABYTE, reason="needs 9 GB of memory")
+def test_an_array_larger_than_several_slots_works_by_default() -> None:
+    X = np.ones((1536 * 2**20 // 8 // 64, 64))
+    X[::2] = 3.0
+
+    with offload(fallback="raise") as session:
+        scaler = StandardScaler().fit(X)
+
+    assert session.report().calls[0].bytes_sent > 1.5 * 2**30
+    np.testing.assert_array_equal(scaler.mean_, np.full(64, 2.0))
