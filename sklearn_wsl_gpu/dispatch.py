@@ -58,7 +58,7 @@ def _offload(frame: Frame, call: Invocation) -> Any:
     try:
         value = adopt(call, asked.gathered, reply)
         if reply.body.kept:
-            mark = fingerprint(attributes_to_send(call, fitted=True)) if call.fits else mark
+            mark = _mark_of_fitted(call, asked) if call.fits else mark
             if mark is not None:
                 session.remember_model(mark, asked.model)
         return value
@@ -92,6 +92,13 @@ def _ask(session: Session, call: Invocation, mark: bytes | None, deadline: float
             if mark is not None:
                 session.forget_model(mark)
             model = 0
+
+
+def _mark_of_fitted(call: Invocation, asked: _Asked) -> bytes | None:
+    attributes = attributes_to_send(call, fitted=True)
+    known = asked.gathered.sent | {name for name, _ in asked.reply.body.state or ()}
+    # What an earlier fit has left here is not part of the worker's model.
+    return fingerprint(attributes) if attributes.keys() <= known else None
 
 
 def _stay(frame: Frame, call: Invocation, reason: Reason) -> Any:

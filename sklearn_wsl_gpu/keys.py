@@ -47,6 +47,11 @@ def create_keys(directory: str | os.PathLike[str]) -> None:
         raise ConfigurationError(f"Keys cannot be written to {where}: {error.strerror}.") from error
 
 
+def has_worker_keys(directory: str | os.PathLike[str]) -> bool:
+    """Tell whether a directory has a worker's keys."""
+    return (Path(directory) / _WORKER).exists()
+
+
 def read_worker_keys(directory: str | os.PathLike[str]) -> tuple[str, list[str]]:
     """Return the worker's secret key and the public keys of its clients."""
     found = _read(Path(directory) / _WORKER)

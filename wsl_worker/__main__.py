@@ -12,7 +12,7 @@ from typing import Any
 import zmq
 
 from sklearn_wsl_gpu.errors import OffloadError
-from sklearn_wsl_gpu.keys import create_keys, read_worker_keys
+from sklearn_wsl_gpu.keys import create_keys, has_worker_keys, read_worker_keys
 from sklearn_wsl_gpu.pool.memory import total_memory
 from wsl_worker.front import Front
 from wsl_worker.scheduler import Scheduler
@@ -23,7 +23,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m wsl_worker", description=__doc__)
     parser.add_argument("--listen", default="tcp://127.0.0.1:*", help="endpoint to bind, on a loopback address")
     parser.add_argument("--engine", default="auto", help="engine to compute with (default: auto)")
-    parser.add_argument("--keys", help="directory with the keys; made with new keys if it does not exist")
+    parser.add_argument("--keys", help="directory with the keys; new ones are made if it has none")
     parser.add_argument("--model-bytes", type=int, default=2**30, help="memory for kept models (default: 1 GiB)")
     parser.add_argument(
         "--embedded", action="store_true", help="read keys from standard input, and end when it is closed"
@@ -38,7 +38,7 @@ def _settings(options: argparse.Namespace) -> tuple[str, list[str], int]:
         return given["secret"], given["clients"], int(given["parent"])
     if options.keys is None:
         raise OffloadError("--keys DIRECTORY is needed, unless the worker is started by a client.")
-    if not os.path.isdir(options.keys):
+    if not has_worker_keys(options.keys):
         create_keys(options.keys)
     return *read_worker_keys(options.keys), 0
 

@@ -56,6 +56,10 @@ class Lease:
         state = "released" if self._released else "held"
         return f"<Lease {self.size} bytes, generation {self.ref.generation}, {state}>"
 
+    def __del__(self) -> None:
+        # An interrupt may come between the grant and the first line that would release it.
+        self.release_later()
+
     def release(self) -> None:
         """Give the span back; it may be reused at once."""
         if not self._released:
@@ -150,6 +154,7 @@ class Pool:
     def put(self, lease: Lease, refs: Sequence[ArrayRef], arrays: Sequence[Array]) -> None:
         """Write the arrays of a request, and the span's header last."""
         start = lease.ref.start
+        self._check_open()
         placing.write(self.segment.map, start, refs, arrays)
         end = refs[-1].offset + arrays[-1].nbytes if refs else SPAN_HEADER_BYTES
         header = pack_span_header(self.segment.epoch, lease.ref.generation, end - SPAN_HEADER_BYTES, CLIENT)
@@ -164,12 +169,14 @@ class Pool:
             If the span holds anything else.
         """
         start = lease.ref.start
+        self._check_open()
         raw = self.segment.map[start : start + SPAN_HEADER_BYTES]
         limit = lease.size - SPAN_HEADER_BYTES
         return check_span_header(raw, self.segment.epoch, lease.ref.generation, limit, WORKER)
 
     def window(self, lease: Lease) -> Array:
         """Return the bytes of a leased span as an array: what `keep` watches, and what results are views of."""
+        self._check_open()
         # Not np.ndarray(buffer=…), which lets the mapping be closed beneath it.
         return np.frombuffer(self.segment.map, np.uint8, lease.size, lease.ref.start)
 
@@ -219,6 +226,10 @@ class Pool:
             self._closed = True
             self._changed.notify_all()
         self.segment.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise PoolError("The session was closed while a call was under way.")
 
     def _lease(self, nbytes: int, allocate: Callable[[int], tuple[int, int] | None], deadline: float | None) -> Lease:
         if not self._allocator.fits_ever(nbytes):

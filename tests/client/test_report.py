@@ -8,7 +8,8 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
-from sklearn.linear_model import Ridge
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 import sklearn_wsl_gpu
@@ -138,3 +139,12 @@ def test_repr_of_a_session_and_status_tell_the_state_of_the_worker(shared_worker
     assert repr(session) == "<OffloadSession with this process's worker: <Report: 1 calls offloaded, 0 local>>"
     assert status["pool_bytes"] == 16 * 2**28
     assert status["pool_used_bytes"] == 0
+
+
+def test_a_call_whose_warning_is_an_error_is_reported_as_well(shared_worker: None) -> None:
+    with offload() as session, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ConvergenceWarning):
+            LogisticRegression(max_iter=1).fit(X, np.arange(50) % 2)
+
+    assert [call.where for call in session.report().calls] == ["worker"]

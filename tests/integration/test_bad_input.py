@@ -30,8 +30,11 @@ from sklearn_wsl_gpu import (
     sessions,
 )
 from sklearn_wsl_gpu.arrays import SpanRef
+from sklearn_wsl_gpu.carriers import shared
 from sklearn_wsl_gpu.keys import create_keys, read_client_keys
+from sklearn_wsl_gpu.pool import Geometry, Pool
 from sklearn_wsl_gpu.protocol import messages as m
+from sklearn_wsl_gpu.protocol.version import PROTOCOL
 from sklearn_wsl_gpu.session import Session
 from sklearn_wsl_gpu.sockets import Wire
 from tests.integration.tools import run_python, standalone_worker
@@ -355,4 +358,23 @@ def test_a_session_that_the_worker_has_forgotten_is_opened_anew() -> None:
             StandardScaler().fit(X)
         StandardScaler().fit(X)
 
+    assert session.report().offloaded == 2
+
+
+@pytest.mark.parametrize("pid", [2**62, 0, -1, 2**22 + 1])
+def test_a_greeting_with_an_impossible_process_number_leaves_the_worker_serving(pid: int) -> None:
+    with offload(fallback="raise") as session:
+        StandardScaler().fit(X)
+        live = sessions.live()[0]
+        pool = Pool(Geometry(slot_bytes=4096, inputs=1, outputs=1, scratch=0))
+        versions = [list(pair) for pair in live._welcome.versions]
+        hello = m.Hello(PROTOCOL, versions, pid, shared.boot_id(), shared.offer(pool.segment))
+        wire = Wire(live.where.endpoint, live.where.keys, -1, greeted=False)
+        wire.connect(time.monotonic() + 10)
+        answer, _ = wire.ask(hello)
+        wire.close()
+        pool.close()
+        StandardScaler().fit(X)
+
+    assert isinstance(answer, m.Welcome)
     assert session.report().offloaded == 2

@@ -240,3 +240,29 @@ def test_nothing_of_ours_is_in_the_environment_of_a_fitted_estimator() -> None:
 
     assert {cls: set(vars(row.cls)) for cls, row in ROWS.items()} == before
     assert not [name for name in os.environ if name.startswith("SKLEARN_WSL_GPU")]
+
+
+@pytest.mark.parametrize("note", [object(), lambda: None, "for the paper"])
+def test_what_a_user_notes_on_an_estimator_does_not_keep_it_here(note: object) -> None:
+    model = LinearRegression().fit(X, NUMBERS)
+    model.note = note
+
+    with on_the_worker():
+        remote = model.predict(X)
+
+    np.testing.assert_array_equal(model.predict(X), remote)
+    assert model.note is note
+
+
+def test_what_an_earlier_fit_has_left_is_part_of_what_a_prediction_sees() -> None:
+    model = LinearRegression().fit(X, NUMBERS)
+    model.left_by_another_ = np.arange(3)
+
+    with offload(fallback="raise") as session:
+        model.fit(X, NUMBERS)
+        model.predict(X)
+        model.predict(X)
+
+    sent = [call.bytes_sent for call in session.report().calls]
+    assert sent[1] > sent[2]  # the worker's own model lacks what was left, so the whole state went, once
+    np.testing.assert_array_equal(model.left_by_another_, np.arange(3))

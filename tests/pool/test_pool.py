@@ -344,3 +344,22 @@ def test_a_finalizer_wakes_those_who_wait(pool: Pool) -> None:
     for lease in held:
         lease.release()
     assert pool.used_bytes == 0
+
+
+def test_a_lease_that_is_lost_gives_its_span_back(pool: Pool) -> None:
+    lease = pool.lease_input(PAGE)
+    assert pool.used_bytes == PAGE
+
+    del lease
+    gc.collect()
+
+    assert pool.used_bytes == 0
+
+
+def test_a_closed_pool_is_an_error_and_not_a_crash(pool: Pool) -> None:
+    lease = pool.lease_output(PAGE)
+    pool.close()
+
+    for use in (lambda: pool.put(lease, [], []), lambda: pool.check_reply(lease), lambda: pool.window(lease)):
+        with pytest.raises(PoolError, match="closed"):
+            use()
