@@ -29,7 +29,8 @@ def convert(value: Any) -> Any:
         If scikit-learn would treat it in a way that its array form does not show.
     """
     if type(value) is np.ndarray:
-        if 0 in value.strides and value.size > 1 and not value.flags.forc:
+        repeated = any(extent > 1 and not stride for extent, stride in zip(value.shape, value.strides, strict=True))
+        if repeated and value.size:
             raise Unsupported(
                 "An array that repeats its elements in memory (np.broadcast_to) is summed in another order."
             )

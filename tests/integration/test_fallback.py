@@ -12,6 +12,7 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.manifold import TSNE
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
@@ -50,6 +51,12 @@ UNSUPPORTED: dict[str, tuple[Any, str]] = {
     "an array that repeats its rows": (
         lambda: StandardScaler().fit(np.broadcast_to(X[:1], (60, 4))),
         "unsupported-argument",
+    ),
+    "a fit that overwrites distances": (
+        lambda: TSNE(metric="precomputed", method="exact", init="random", perplexity=5, max_iter=250).fit(
+            np.abs(X[:, :1] - X[:, 0])
+        ),
+        "in-place",
     ),
     "permission to overwrite": (lambda: StandardScaler(copy=False).fit_transform(X.copy()), "in-place"),
 }

@@ -119,7 +119,7 @@ import sys, numpy as np
 sys.path.insert(0, {root!r})
 from tests.integration.tools import POINTS, long_fit
 import sklearn_wsl_gpu
-estimator = long_fit()
+estimator = long_fit().set_params(n_init=60)
 with sklearn_wsl_gpu.offload({arguments}) as session:
     status = session.status()
     print(status["pid"], status["executor_pid"], flush=True)

@@ -52,7 +52,7 @@ def test_copies_parameters_and_repr_are_those_of_a_local_fit(name: str) -> None:
     assert first_difference(local.get_params(), remote.get_params()) is None
     assert first_difference(local, copy.deepcopy(remote)) is None
     assert first_difference(local, pickle.loads(pickle.dumps(remote))) is None
-    assert pickle.dumps(remote).find(b"wsl") == -1
+    assert pickle.dumps(remote).find(b"sklearn_wsl_gpu") == -1
 
 
 @pytest.mark.parametrize(

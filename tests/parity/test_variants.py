@@ -90,7 +90,7 @@ def _variants() -> Iterator[Variant]:
     yield from _grid("TruncatedSVD", algorithm=["arpack", "randomized"])
     yield from _grid("TSNE", init=["random", X[:, :2] / 100])
     yield from _grid("TSNE", method=["barnes_hut"])
-    yield from _grid("TSNE", DISTANCES, metric=["precomputed"], init=["random"])
+    yield from _grid("TSNE", DISTANCES, metric=["precomputed"], init=["random"], method=["barnes_hut"])
     yield from _grid("SpectralEmbedding", affinity=["rbf", "nearest_neighbors"], eigen_solver=["arpack", "lobpcg"])
     algorithms = ["brute", "kd_tree", "ball_tree"]
     for name in ("KNeighborsClassifier", "KNeighborsRegressor"):
