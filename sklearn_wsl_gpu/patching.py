@@ -11,6 +11,7 @@ import functools
 import inspect
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from sklearn.utils import parallel
 
 from sklearn_wsl_gpu._compat import AvailableIf
 from sklearn_wsl_gpu.config import current
+from sklearn_wsl_gpu.errors import FallbackWarning
 from sklearn_wsl_gpu.estimators import ROWS, Row
 
 _MARK = "__sklearn_wsl_gpu__"
@@ -44,7 +46,7 @@ def install() -> None:
         if _patches.users > 1:
             return
         for row in ROWS.values():
-            if row.cls is not None:
+            if row.cls is not None and _is_scikit_learns(row.cls):
                 for name in row.method_names:
                     _wrap_method(row, name)
         _put(parallel.Parallel, "__call__", _carry_settings(parallel.Parallel.__dict__["__call__"]))
@@ -74,6 +76,19 @@ def is_installed() -> bool:
 def after_fork() -> None:
     """Give a forked child a lock of its own."""
     _patches.lock = threading.Lock()
+
+
+def _is_scikit_learns(cls: type[Any]) -> bool:
+    if cls.__module__.startswith("sklearn."):
+        return True
+    # Another accelerator has put a class of its own in scikit-learn's place: its internals are not ours to send.
+    warnings.warn(
+        f"{cls.__name__} is not scikit-learn's own class but {cls.__module__}'s; it is not offloaded. Switch off "
+        "that package's patching of scikit-learn to have it offloaded.",
+        FallbackWarning,
+        stacklevel=4,
+    )
+    return False
 
 
 def _put(cls: Any, name: str, replacement: Any) -> None:

@@ -41,7 +41,7 @@ CLIENT = {
     "adopt": "_compat arrays errors estimators gather invocation pool session state",
     "dispatch": "adopt config errors gather inputs invocation policy reporting session sessions",
     "parallel": "config launch patching reporting sessions",
-    "patching": "_compat config dispatch estimators invocation parallel",
+    "patching": "_compat config dispatch errors estimators invocation parallel",
     "context": "config patching reporting sessions",
     # Doors
     "__init__": "context errors reporting sessions",
