@@ -34,7 +34,7 @@ def first_difference(a: Any, b: Any, path: str = "") -> str | None:
     if isinstance(a, (list, tuple)):
         return _sequences(a, b, path)
     if isinstance(a, BaseEstimator):
-        return _mappings(vars(a), vars(b), path, ".{}")
+        return _mappings(_attributes(a), _attributes(b), path, ".{}")
     return _others(a, b, path)
 
 
@@ -52,9 +52,17 @@ def _others(a: Any, b: Any, path: str) -> str | None:
     if isinstance(a, float):
         return _arrays(np.float64(a), np.float64(b), path)
     if type(a).__module__.startswith("sklearn.") and hasattr(a, "__dict__"):
-        return _mappings(vars(a), vars(b), path, ".{}")
+        return _mappings(_attributes(a), _attributes(b), path, ".{}")
     # What compares by identity (a function, say) is never equal to its copy: that is a difference as well.
     return None if a == b else _tell(path, "value", a, b)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    attributes = dict(vars(value))
+    if type(value).__name__ == "SVR" and attributes.get("_sparse"):
+        # scikit-learn leaves these counts uninitialised after a sparse regression, and never reads them.
+        attributes.pop("_n_support", None)
+    return attributes
 
 
 def _contents(tree: Any) -> Any:
