@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -320,7 +321,7 @@ def test_identity_clone_tags_parameters_and_repr_are_untouched() -> None:
             isinstance(clone(model), SVC),
             model.get_params(),
             repr(model),
-            model._repr_html_()[:100],
+            re.sub(r"container-id-[0-9]+", "container", model._repr_html_())[:100],  # each repr has its own number
             repr(model.__sklearn_tags__()),
             SVC.__mro__,
             sorted(dir(model)),
