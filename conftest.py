@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
@@ -16,6 +17,12 @@ from sklearn_wsl_gpu.reporting import process_report
 
 #: Helper processes of joblib and multiprocessing that outlive their pools by design.
 _TRACKERS = ("resource_tracker", "popen_loky_posix", "forkserver")
+
+
+# A run that decides whether a change lands must be repeatable; elsewhere each run tries new examples.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -185,7 +185,8 @@ class Encoder:
         flat = array.ravel().tolist()
         if flat and all(type(item) is np.ndarray and item.ndim == 1 for item in flat):
             dtypes = {item.dtype for item in flat}
-            if len(dtypes) == 1 and is_carried_dtype(flat[0].dtype.str):
+            # Joining arrays would turn foreign byte order into this machine's.
+            if len(dtypes) == 1 and flat[0].dtype.isnative and is_carried_dtype(flat[0].dtype.str):
                 ends = np.cumsum([len(item) for item in flat], dtype=np.int64)
                 return ["r", list(array.shape), self.array(np.concatenate(flat)), self.array(ends)]
         if array.size > MAX_ITEMS:

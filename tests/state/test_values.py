@@ -374,3 +374,9 @@ def test_attributes_of_the_same_or_a_forbidden_name_are_refused() -> None:
     ):
         with pytest.raises(RemoteProtocolError):
             decoder.attributes(pairs)
+
+
+def test_arrays_inside_an_array_keep_their_byte_order() -> None:
+    value = _object_array([np.array([1, 2], dtype=">i2"), np.array([], dtype=">i2"), np.array([3], dtype=">i2")])
+
+    assert same(travel(value), value)
