@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sklearn_wsl_gpu.context import OffloadSession, offload, report
+    from sklearn_wsl_gpu.enabling import disable, enable
     from sklearn_wsl_gpu.errors import (
         AuthenticationError,
         ConfigurationError,
@@ -61,6 +62,8 @@ __all__ = [
     "WorkerDied",
     "WorkerStartError",
     "WorkerUnavailable",
+    "disable",
+    "enable",
     "offload",
     "report",
     "shutdown",
@@ -68,6 +71,7 @@ __all__ = [
 
 #: No module has the name of something public: a submodule that is imported would take its place.
 _HOME = {"OffloadSession": "context", "offload": "context", "report": "context", "shutdown": "sessions"}
+_HOME |= {"disable": "enabling", "enable": "enabling"}
 _HOME |= {"CallRecord": "reporting", "Report": "reporting"}
 
 

@@ -238,16 +238,56 @@ class Frame:
     warned: set[tuple[str, str]]
 
 
-#: The active frame; None where calls run as they always did. Threads and tasks begin without one.
-current: ContextVar[Frame | None] = ContextVar("sklearn_wsl_gpu", default=None)
+#: A frame in which nothing is offloaded, whatever is enabled for the process.
+_SUSPENDED: Final = Frame(Settings(), (), None, None, set())
+
+#: The entered frame; None where there is none. Threads and tasks begin without one.
+_entered: ContextVar[Frame | None] = ContextVar("sklearn_wsl_gpu", default=None)
+
+
+class _Process:
+    """What holds in every thread and task of the process that has not entered a frame."""
+
+    __slots__ = ("frame",)
+
+    def __init__(self) -> None:
+        self.frame: Frame | None = None
+
+
+_process = _Process()
+
+
+def active() -> Frame | None:
+    """Return the frame that calls run in here: the one that was entered, or the process's; None for neither."""
+    frame = _entered.get()
+    if frame is None:
+        return _process.frame
+    return None if frame is _SUSPENDED else frame
+
+
+def enter(frame: Frame | None) -> Frame | None:
+    """Make a frame the entered one of this thread or task; return the one before."""
+    before = _entered.get()
+    _entered.set(frame)
+    return before
+
+
+def entered() -> Frame | None:
+    """Return what was entered last in this thread or task, whatever is enabled for the process."""
+    return _entered.get()
+
+
+def set_process_frame(frame: Frame | None) -> Frame | None:
+    """Make a frame the process's; return the one before."""
+    before, _process.frame = _process.frame, frame
+    return before
 
 
 @contextlib.contextmanager
 def suspended() -> Iterator[None]:
     """Run scikit-learn's own code: nothing beneath it is offloaded."""
-    frame = current.get()
-    current.set(None)
+    before = enter(_SUSPENDED)
     try:
         yield
     finally:
-        current.set(frame)
+        enter(before)

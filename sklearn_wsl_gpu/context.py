@@ -149,16 +149,20 @@ class offload:
         given = {name: value for name, value in self._arguments.items() if value is not UNSET}
         return f"offload({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
+    def resolved(self, around: Settings | None = None) -> Settings:
+        """Return all settings: what was given, else those around, else the environment's and the defaults."""
+        return config.resolve(self._arguments, around)
+
     def __enter__(self) -> OffloadSession:
         from sklearn_wsl_gpu import patching
 
-        around = config.current.get()
-        settings = config.resolve(self._arguments, None if around is None else around.settings)
+        around = config.active()
+        settings = self.resolved(None if around is None else around.settings)
         own = Report()
         outer = (process_report,) if around is None else around.reports
         warned = set() if around is None else around.warned
         patching.install()
-        config.current.set(Frame(settings, (own, *outer), around, self, warned))
+        config.enter(Frame(settings, (own, *outer), config.entered(), self, warned))
         return OffloadSession(settings, own)
 
     def __exit__(
@@ -167,11 +171,11 @@ class offload:
         from sklearn_wsl_gpu import patching
 
         # Not by a token: a generator may be closed in another context than it was entered in.
-        frame = config.current.get()
+        frame = config.entered()
         while frame is not None and frame.owner is not self:
             frame = frame.parent
         if frame is not None:
-            config.current.set(frame.parent)
+            config.enter(frame.parent)
         patching.uninstall()
 
     def __call__(self, function: _Function) -> _Function:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from sklearn_wsl_gpu import launch, sessions
-from sklearn_wsl_gpu.config import Frame, Settings, current
+from sklearn_wsl_gpu.config import Frame, Settings, active, enter
 from sklearn_wsl_gpu.reporting import Report, process_report
 
 
@@ -28,12 +28,11 @@ class _Snapshot:
         if self.frame is None:
             _settle_in(self.settings, self.where)
         frame = self.frame or Frame(self.settings, (Report(), process_report), None, self, set())
-        before = current.get()
-        current.set(frame)
+        before = enter(frame)
         try:
             return function(*args, **kwargs)
         finally:
-            current.set(before)
+            enter(before)
 
 
 _settled: set[str] = set()
@@ -74,7 +73,7 @@ class _Task:
 
 def carried(pool: Any, iterable: Iterable[Any]) -> Iterable[Any]:
     """Return joblib's tasks so that each runs under the settings that are active now."""
-    frame = current.get()
+    frame = active()
     if frame is None:
         return iterable
     snapshot = _Snapshot(frame, _worker_for_processes(pool, frame.settings))

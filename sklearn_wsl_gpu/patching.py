@@ -19,7 +19,7 @@ from typing import Any
 from sklearn.utils import parallel
 
 from sklearn_wsl_gpu._compat import AvailableIf
-from sklearn_wsl_gpu.config import current
+from sklearn_wsl_gpu.config import active
 from sklearn_wsl_gpu.errors import FallbackWarning
 from sklearn_wsl_gpu.estimators import ROWS, Row
 
@@ -115,13 +115,11 @@ def _wrapper(row: Row, name: str, raw: Callable[..., Any]) -> Callable[..., Any]
     from sklearn_wsl_gpu.dispatch import dispatch
     from sklearn_wsl_gpu.invocation import Invocation
 
-    get = current.get
-
     # A plain function with the signature of the original: scikit-learn reads it to find sample_weight, and
     # finds no metadata requests on anything else.
     @functools.wraps(raw)
     def wrapped(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        frame = get()
+        frame = active()
         if frame is None:
             return raw(self, *args, **kwargs)
         return dispatch(frame, Invocation(row, name, raw, self, args, kwargs))

@@ -44,7 +44,9 @@ CLIENT = {
     "patching": "_compat config dispatch errors estimators invocation parallel",
     "context": "config patching reporting sessions",
     # Doors
-    "__init__": "context errors reporting sessions",
+    "enabling": "config context patching reporting",
+    "autoload": "enabling errors",
+    "__init__": "context enabling errors reporting sessions",
 }
 
 #: The same for the worker; what comes from the client's package is written with a dot before it.
@@ -86,8 +88,8 @@ LIBRARIES = {
 
 #: What only the client needs: the worker never imports it, directly or not.
 CLIENT_SHELLS = {
-    "adopt", "config", "context", "dispatch", "gather", "launch", "parallel", "patching", "session", "sessions",
-    "sockets",
+    "adopt", "autoload", "config", "context", "dispatch", "enabling", "gather", "launch", "parallel", "patching",
+    "session", "sessions", "sockets",
 }  # fmt: skip
 #: What must never import scikit-learn, because it has to start at once.
 WITHOUT_SKLEARN = {

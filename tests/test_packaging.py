@@ -86,4 +86,8 @@ def test_a_wheel_holds_the_packages_and_nothing_beside_them(installed: Distribut
         pytest.skip("an editable installation has no files of its own")
     tops = {Path(str(file)).parts[0] for file in installed.files or [] if ".." not in str(file)}
 
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"sklearn_wsl_gpu", "wsl_worker"}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "sklearn_wsl_gpu",
+        "wsl_worker",
+        "zz_sklearn_wsl_gpu.pth",
+    }

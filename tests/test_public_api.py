@@ -50,7 +50,7 @@ def test_the_version_is_that_of_the_installed_distribution() -> None:
     assert sklearn_wsl_gpu.__version__ == version("sklearn-wsl-gpu")
 
 
-@pytest.mark.parametrize("name", ["offload", "report", "shutdown"])
+@pytest.mark.parametrize("name", ["disable", "enable", "offload", "report", "shutdown"])
 def test_a_submodule_never_takes_the_place_of_a_public_name(name: str) -> None:
     script = f"""
 import importlib, pkgutil, sklearn_wsl_gpu
@@ -69,6 +69,12 @@ def test_offload_takes_every_setting_by_name_and_nothing_else() -> None:
     assert list(parameters) == [item.name for item in fields(Settings)]
     assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert {id(parameter.default) for parameter in parameters.values()} == {id(UNSET)}
+
+
+def test_enable_takes_what_offload_takes() -> None:
+    parameters = inspect.signature(sklearn_wsl_gpu.enable).parameters
+
+    assert parameters == inspect.signature(sklearn_wsl_gpu.offload).parameters
 
 
 def test_offload_documents_every_setting_with_its_default() -> None:

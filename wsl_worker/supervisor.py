@@ -54,6 +54,8 @@ class Supervisor:
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "wsl_worker.executor", str(theirs.fileno()), *self._command, str(os.getpid())],
+                # A client's switch: an executor that offloads would ask itself.
+                env={name: value for name, value in os.environ.items() if name != "SKLEARN_WSL_GPU"},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

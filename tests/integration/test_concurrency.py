@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from sklearn_wsl_gpu import offload, patching, sessions
-from sklearn_wsl_gpu.config import current
+from sklearn_wsl_gpu.config import active
 from sklearn_wsl_gpu.estimators import ROWS
 from sklearn_wsl_gpu.gather import gather
 from sklearn_wsl_gpu.invocation import Invocation
@@ -60,7 +60,7 @@ def test_threads_with_contexts_of_their_own_get_exact_results() -> None:
 def test_a_thread_that_is_started_inside_begins_without_offloading() -> None:
     seen: list[Any] = []
     with offload():
-        thread = threading.Thread(target=lambda: seen.append(current.get()))
+        thread = threading.Thread(target=lambda: seen.append(active()))
         thread.start()
         thread.join()
 
@@ -257,7 +257,7 @@ def test_it_nests_is_entered_again_and_decorates() -> None:
 
     assert [call.where for call in inner.report().calls] == ["worker", "local", *["worker"] * 4]
     assert outer.report().offloaded == 5
-    assert current.get() is None
+    assert active() is None
     assert not patching.is_installed()
 
 
@@ -266,7 +266,7 @@ def test_it_decorates_coroutines_and_lives_in_generators() -> None:
     async def fit() -> bool:
         await asyncio.sleep(0)
         StandardScaler().fit(X)
-        return current.get() is not None
+        return active() is not None
 
     def steps() -> Iterator[int]:
         with offload(fallback="raise") as session:
