@@ -83,8 +83,8 @@ def _whole(name: str, least: int) -> Callable[[Any], int]:
 
 
 def _fallback(value: Any) -> str:
-    if value not in ("local", "raise"):
-        raise _wrong("fallback", value, "one of ['local', 'raise']")
+    if value not in ("local", "quiet", "raise"):
+        raise _wrong("fallback", value, "one of ['local', 'quiet', 'raise']")
     return str(value)
 
 

@@ -88,9 +88,10 @@ class offload:
         commas.
     min_elements : int, default=0
         Calls whose data has fewer elements stay local.
-    fallback : {"local", "raise"}, default="local"
+    fallback : {"local", "quiet", "raise"}, default="local"
         What to do with a call that the worker cannot do: local scikit-learn does it, with a
-        `FallbackWarning` for each distinct reason; or an `OffloadError` is raised.
+        `FallbackWarning` for each distinct reason; or without one, for programs that turn warnings into errors
+        (the report has the reasons either way); or an `OffloadError` is raised.
     verbose : int, default=0
         Above 0, each call is told on standard error, and so are the messages of a worker that is started.
     timeout : float or None, default=None

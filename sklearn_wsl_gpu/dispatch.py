@@ -123,7 +123,7 @@ def _fall_back(frame: Frame, call: Invocation, error: OffloadError) -> Any:
         call.estimator.__dict__ = before
         raise EngineError(f"The worker failed where local scikit-learn does not: {error}") from error
     what = f"{call.row.name}.{call.method}"
-    if (error.code, what) not in frame.warned:
+    if frame.settings.fallback == "local" and (error.code, what) not in frame.warned:
         frame.warned.add((error.code, what))
         text = f"{what} was done by local scikit-learn: {error} [{error.code}]"
         warnings.warn(text, FallbackWarning, stacklevel=user_level())

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sklearn_wsl_gpu.errors import Reason
 
@@ -52,6 +52,16 @@ class CallRecord:
         return sum(self.seconds.values())
 
 
+class Kind(NamedTuple):
+    """What calls have in common that a report counts together; the fields are those of `CallRecord`."""
+
+    estimator: str
+    method: str
+    where: str
+    engine: str
+    reason: Reason | None
+
+
 @dataclass(slots=True)
 class _Total:
     count: int = 0
@@ -77,7 +87,7 @@ class Report:
 
     def __init__(self) -> None:
         self._calls: deque[CallRecord] = deque(maxlen=_MAX_CALLS)
-        self._totals: dict[tuple[str, str, str, str, Reason | None], _Total] = {}
+        self._totals: dict[Kind, _Total] = {}
         self._lock = threading.Lock()
         _reports.add(self)
 
@@ -101,9 +111,14 @@ class Report:
         """Number of calls that were done here."""
         return self._count("local")
 
+    def counts(self) -> dict[Kind, int]:
+        """Return how many calls there were of each kind."""
+        with self._lock:
+            return {kind: total.count for kind, total in self._totals.items()}
+
     def add(self, record: CallRecord) -> None:
         """Add a call."""
-        key = (record.estimator, record.method, record.where, record.engine, record.reason)
+        key = Kind(record.estimator, record.method, record.where, record.engine, record.reason)
         with self._lock:
             self._calls.append(record)
             total = self._totals.setdefault(key, _Total())
@@ -115,7 +130,7 @@ class Report:
 
     def _count(self, where: str) -> int:
         with self._lock:
-            return sum(total.count for key, total in self._totals.items() if key[2] == where)
+            return sum(total.count for kind, total in self._totals.items() if kind.where == where)
 
     def __str__(self) -> str:
         with self._lock:

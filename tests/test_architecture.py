@@ -46,6 +46,9 @@ CLIENT = {
     # Doors
     "enabling": "config context patching reporting",
     "autoload": "enabling errors",
+    "testing": "",
+    "expected_failures": "errors",
+    "pytest_plugin": "config context enabling errors expected_failures",
     "__init__": "context enabling errors reporting sessions",
 }
 
@@ -73,17 +76,20 @@ LIBRARIES = {
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.inputs
         sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
-        sklearn_wsl_gpu.state.objects wsl_worker.executor wsl_worker.testing
+        sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.testing wsl_worker.executor wsl_worker.testing
     """,
     "scipy": """
-        sklearn_wsl_gpu.adopt sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.encoding wsl_worker.testing
+        sklearn_wsl_gpu.adopt sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.encoding sklearn_wsl_gpu.testing
+        wsl_worker.testing
     """,
     "sklearn": """
         sklearn_wsl_gpu._compat sklearn_wsl_gpu.adopt sklearn_wsl_gpu.patching sklearn_wsl_gpu.state.objects
+        sklearn_wsl_gpu.testing
         wsl_worker.surroundings wsl_worker.testing
     """,
     "joblib": "wsl_worker.executor",
-    "pytest": "wsl_worker.testing",
+    "pytest": "sklearn_wsl_gpu.pytest_plugin wsl_worker.testing",
+    "packaging": "sklearn_wsl_gpu.expected_failures",
 }
 
 #: What only the client needs: the worker never imports it, directly or not.

@@ -51,7 +51,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("min_elements", -1, "a whole number of at least 0"),
     ("min_elements", 1.5, "a whole number of at least 0"),
     ("min_elements", "many", "a whole number of at least 0"),
-    ("fallback", "warn", r"one of \['local', 'raise'\]"),
+    ("fallback", "warn", r"one of \['local', 'quiet', 'raise'\]"),
     ("verbose", "yes", "a whole number of at least 0"),
     ("timeout", 0, "None .*, or a positive number of seconds"),
     ("timeout", float("nan"), "a positive number of seconds"),

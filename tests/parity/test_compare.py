@@ -15,7 +15,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import BallTree, KDTree, NearestNeighbors
 
-from tests.parity.compare import first_difference
+from sklearn_wsl_gpu.testing import first_difference
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 

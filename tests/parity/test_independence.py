@@ -19,8 +19,8 @@ from sklearn.linear_model import Ridge
 
 from sklearn_wsl_gpu import offload
 from sklearn_wsl_gpu.estimators import ROWS
+from sklearn_wsl_gpu.testing import first_difference
 from tests.parity.cases import CATEGORIES, CLASSES, NUMBERS, X, arguments, data_for, make, on_the_worker
-from tests.parity.compare import first_difference
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -8,6 +8,7 @@ import pytest
 from sklearn.utils.validation import has_fit_parameter
 
 from sklearn_wsl_gpu.estimators import METHODS, ROWS
+from sklearn_wsl_gpu.testing import first_difference
 from tests.parity.cases import (
     CLASSES,
     INPUTS,
@@ -20,7 +21,6 @@ from tests.parity.cases import (
     on_the_worker,
     takes_labels,
 )
-from tests.parity.compare import first_difference
 
 pytestmark = [
     pytest.mark.usefixtures("shared_worker"),

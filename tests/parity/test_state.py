@@ -20,8 +20,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from sklearn_wsl_gpu import offload
 from sklearn_wsl_gpu.estimators import ROWS
+from sklearn_wsl_gpu.testing import first_difference
 from tests.parity.cases import CLASSES, NUMBERS, X, arguments, data_for, make, on_the_worker
-from tests.parity.compare import first_difference
 
 pytestmark = [pytest.mark.usefixtures("shared_worker"), pytest.mark.filterwarnings("ignore")]
 

@@ -36,8 +36,8 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.validation import has_fit_parameter
 
 from sklearn_wsl_gpu import offload
+from sklearn_wsl_gpu.testing import first_difference
 from tests.parity.cases import CATEGORIES, CLASSES, NUMBERS, WEIGHTS, X, on_the_worker
-from tests.parity.compare import first_difference
 
 pytestmark = pytest.mark.usefixtures("shared_worker")
 

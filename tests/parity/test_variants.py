@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
+from sklearn_wsl_gpu.testing import first_difference
 from tests.parity.cases import CATEGORIES, CLASSES, LABELS, NUMBERS, X, data_for, do, on_the_worker, possible_methods
-from tests.parity.compare import first_difference
 
 pytestmark = [pytest.mark.usefixtures("shared_worker"), pytest.mark.filterwarnings("ignore")]
 

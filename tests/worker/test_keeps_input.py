@@ -15,8 +15,8 @@ import pytest
 from sklearn_wsl_gpu import offload
 from sklearn_wsl_gpu.estimators import METHODS, ROWS
 from sklearn_wsl_gpu.state import objects
+from sklearn_wsl_gpu.testing import first_difference
 from tests.parity.cases import CLASSES, INPUTS, WEIGHTS, arguments, data_for, kinds_for, make, takes_labels
-from tests.parity.compare import first_difference
 from wsl_worker.engines.cpu import CpuEngine
 
 pytestmark = pytest.mark.filterwarnings("ignore")
