@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,9 +53,10 @@ def _descriptors() -> dict[str, str]:
 
 def _shared_memory() -> set[str]:
     where = Path("/dev/shm")
-    # joblib names its semaphores by process; those of others are not this test's.
     names = {path.name for path in where.iterdir()} if where.is_dir() else set()
-    return {name for name in names if "loky-" not in name or f"loky-{os.getpid()}" in name}
+    # joblib names what it makes by process; that of others is not this test's.
+    foreign = re.compile(rf"(sem\.)?(loky-|joblib_memmapping_folder_)(?!{os.getpid()}[-_])")
+    return {name for name in names if not foreign.match(name)}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,9 @@ __all__ = [
     "changed_settings",
     "check_feature_names",
     "feature_names",
+    "has_valid_parameters",
     "is_output_wrapped",
+    "validates_like",
     "wrap_output",
 ]
 
@@ -55,3 +57,21 @@ def is_output_wrapped(function: Any) -> bool:
             return True
         function = getattr(function, "__wrapped__", None)
     return False
+
+
+def has_valid_parameters(estimator: Any) -> bool:
+    """Tell whether an estimator's parameters are as its class wants them."""
+    try:
+        estimator._validate_params()
+    except ValueError:
+        return False
+    return True
+
+
+def validates_like(cls: Any, estimator: Any, *, target: bool) -> bool:
+    """Tell whether the tags of an estimator of a subclass have its data, and its target, validated as a class does."""
+    if type(estimator).__sklearn_tags__ is cls.__sklearn_tags__:
+        return True
+    own, inherited = estimator.__sklearn_tags__(), cls.__sklearn_tags__(estimator)
+    names = ("input_tags", "no_validation", *(("target_tags",) if target else ()))
+    return all(getattr(own, name) == getattr(inherited, name) for name in names)

@@ -7,7 +7,7 @@ import time
 import warnings
 from typing import Any, NamedTuple
 
-from sklearn_wsl_gpu import inputs, policy, sessions
+from sklearn_wsl_gpu import _compat, inheritance, inputs, policy, sessions
 from sklearn_wsl_gpu.adopt import adopt, user_level
 from sklearn_wsl_gpu.config import Frame, suspended
 from sklearn_wsl_gpu.errors import EngineError, FallbackWarning, OffloadError, Reason, Unsupported
@@ -38,11 +38,21 @@ def _facts(call: Invocation) -> policy.Facts:
     in_place = call.kwargs.get("copy", True) is False or (len(args) > 1 and args[1] is False)
     return policy.Facts(
         call.row.name,
-        type(estimator) is not call.row.cls,
+        None if type(estimator) is call.row.cls else _find_override(call),
         inputs.count_elements(call.data),
         in_place or call.row.works_in_place(estimator),
         bool(getattr(estimator, "_skl_callbacks", None)),
     )
+
+
+def _find_override(call: Invocation) -> str | None:
+    estimator, row = call.estimator, call.row
+    if not _compat.validates_like(row.cls, estimator, target=call.fits):
+        return "__sklearn_tags__"
+    if call.fits and not _compat.has_valid_parameters(estimator):
+        # The worker knows the parameters of the table's class only: local scikit-learn tells what is wrong.
+        return "_parameter_constraints"
+    return inheritance.find_override(type(estimator), row, call.method)
 
 
 def _offload(frame: Frame, call: Invocation) -> Any:
@@ -71,7 +81,7 @@ def _offload(frame: Frame, call: Invocation) -> Any:
             "adopt": time.perf_counter() - answered,
         }
         sent = len(asked.gathered.body) + asked.gathered.nbytes
-        name = call.row.name
+        name = type(call.estimator).__name__
         _record(frame, CallRecord(name, call.method, "worker", session.engine, None, seconds, sent, reply.nbytes))
 
 

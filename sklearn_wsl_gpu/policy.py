@@ -15,8 +15,8 @@ class Facts(NamedTuple):
     ----------
     estimator : str
         Name of the row.
-    is_subclass : bool
-        Whether the object is of another class that inherits the method.
+    override : str or None
+        What a subclass of the row's class defines that may change what the method computes.
     elements : int or None
         Number of elements of the first argument; None if it has none to count.
     in_place : bool
@@ -26,14 +26,14 @@ class Facts(NamedTuple):
     """
 
     estimator: str
-    is_subclass: bool
+    override: str | None
     elements: int | None
     in_place: bool
     has_callbacks: bool
 
 
-#: Codes of the reasons that are as they should be, because the user chose so or because the class is none of
-#: the table: they give no warning, and are no error.
+#: Codes of the reasons that are as they should be, because the user chose so or because a class is none of the
+#: table: they give no warning, and are no error.
 CHOSEN = frozenset({"excluded", "not-included", "below-min-elements", "subclass"})
 
 
@@ -44,8 +44,9 @@ def reason_to_stay(settings: Settings, facts: Facts) -> Reason | None:
         return Reason("excluded", f"{name} is in exclude.")
     if settings.include is not None and name not in settings.include:
         return Reason("not-included", f"{name} is not in include.")
-    if facts.is_subclass:
-        return Reason("subclass", f"Subclasses of {name} may rely on its internals; they are not in the table.")
+    if facts.override is not None:
+        words = f"A subclass of {name} has a {facts.override} of its own, which a worker does not know."
+        return Reason("subclass", words)
     if facts.elements is not None and facts.elements < settings.min_elements:
         return Reason("below-min-elements", f"Fewer than min_elements={settings.min_elements} elements.")
     if facts.in_place:

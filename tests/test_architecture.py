@@ -29,6 +29,7 @@ CLIENT = {
     # Decisions
     "config": "errors estimators pool reporting",
     "policy": "errors config",
+    "inheritance": "estimators",
     "inputs": "errors",
     "_compat": "",
     # Shells
@@ -39,7 +40,7 @@ CLIENT = {
     "session": "carriers config errors gather launch pool protocol sockets",
     "sessions": "config errors launch session sockets",
     "adopt": "_compat arrays errors estimators gather invocation pool session state",
-    "dispatch": "adopt config errors gather inputs invocation policy reporting session sessions",
+    "dispatch": "_compat adopt config errors gather inheritance inputs invocation policy reporting session sessions",
     "parallel": "config launch patching reporting sessions",
     "patching": "_compat config dispatch errors estimators invocation parallel",
     "context": "config patching reporting sessions",
@@ -94,8 +95,8 @@ LIBRARIES = {
 
 #: What only the client needs: the worker never imports it, directly or not.
 CLIENT_SHELLS = {
-    "adopt", "autoload", "config", "context", "dispatch", "enabling", "gather", "launch", "parallel", "patching",
-    "session", "sessions", "sockets",
+    "adopt", "autoload", "config", "context", "dispatch", "enabling", "gather", "inheritance", "launch",
+    "parallel", "patching", "session", "sessions", "sockets",
 }  # fmt: skip
 #: What must never import scikit-learn, because it has to start at once.
 WITHOUT_SKLEARN = {

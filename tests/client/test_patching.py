@@ -66,33 +66,6 @@ def test_relatives_that_are_in_no_row_are_not_touched(estimator: Any) -> None:
     assert session.report().calls == []
 
 
-@pytest.mark.parametrize("name", ["fit", "predict", "score"])
-def test_a_subclass_that_inherits_a_wrapped_method_is_done_here(name: str) -> None:
-    target = np.column_stack([Y, Y])
-    local = getattr(MultiTaskLasso().fit(X, target), name)(*((X,) if name == "predict" else (X, target)))
-    with offload() as session:
-        remote = getattr(MultiTaskLasso().fit(X, target), name)(*((X,) if name == "predict" else (X, target)))
-
-    assert session.report().offloaded == 0
-    assert str(local) == str(remote)
-
-
-# 2: subclasses rely on internals
-
-
-class OwnForest(RandomForestClassifier):
-    def _set_oob_score_and_attributes(self, *args: Any, **kwargs: Any) -> None:
-        self.own_ = True
-
-
-def test_a_users_subclass_runs_here_with_its_own_hooks() -> None:
-    with offload(fallback="raise") as session:
-        forest = OwnForest(3, oob_score=True).fit(X, Y)
-
-    assert forest.own_
-    assert {(call.estimator, call.where) for call in session.report().calls} == {("OwnForest", "local")}
-
-
 def test_a_row_that_inherits_from_another_row_is_wrapped_once() -> None:
     with offload():
         raw = getattr(Lasso.fit, patching._MARK)
