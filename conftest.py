@@ -16,6 +16,8 @@ from sklearn_wsl_gpu import policy, sessions
 from sklearn_wsl_gpu.context import offload
 from sklearn_wsl_gpu.reporting import process_report
 
+pytest_plugins = ["pytester"]
+
 #: Helper processes of joblib and multiprocessing that outlive their pools by design.
 _TRACKERS = ("resource_tracker", "popen_loky_posix", "forkserver")
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from sklearn_wsl_gpu.errors import ConfigurationError
 
-_FIELDS = {"id": str, "reason": str, "strict": bool, "scikit-learn": str}
+_WANTED = {str: "a text that is not empty", bool: "true or false"}
+_FIELDS: dict[str, type] = {"id": str, "reason": str, "strict": bool, "scikit-learn": str}
 
 
 class ExpectedFailure(NamedTuple):
@@ -74,13 +75,11 @@ def find_unknown(entries: Sequence[ExpectedFailure], places: Sequence[str]) -> l
 def _check(path: str, entry: Any) -> None:
     if not isinstance(entry, dict) or not {"id", "reason"} <= entry.keys() <= _FIELDS.keys():
         raise ConfigurationError(
-            f"{path}: an [[xfail]] must have id and reason, may have {_FIELDS.keys()}; got {entry}."
+            f"{path}: an [[xfail]] must have id and reason, and may have strict and scikit-learn; got {entry}."
         )
     for name, value in entry.items():
         if not isinstance(value, _FIELDS[name]) or value == "":
-            raise ConfigurationError(
-                f"{path}: {name} of an [[xfail]] must be a {_FIELDS[name].__name__}; got {value!r}."
-            )
+            raise ConfigurationError(f"{path}: {name} of an [[xfail]] must be {_WANTED[_FIELDS[name]]}; got {value!r}.")
     if "::" not in entry["id"]:
         raise ConfigurationError(
             f"{path}: {entry['id']!r} names no single test; it must be like 'dir/test_x.py::test_y'."

@@ -15,7 +15,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression
 from sklearn.neighbors import BallTree, KDTree, NearestNeighbors
 
-from sklearn_wsl_gpu.testing import first_difference
+from sklearn_wsl_gpu.testing import assert_same, first_difference
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 
@@ -125,3 +125,46 @@ def test_the_padding_between_the_fields_of_a_record_is_no_difference() -> None:
     raw_other[1] = 77
 
     assert first_difference(one, raw_other.view(layout)) is None
+
+
+def test_numbers_within_a_tolerance_are_the_same_and_others_are_told_with_their_path() -> None:
+    one, other = _linear(), _linear()
+    other.coef_ = other.coef_ * (1 + 1e-7)
+
+    assert_same(other, one, rtol=1e-6)
+    assert_same(other, one, tolerances={"coef_": (1e-6, 0.0)})
+    with pytest.raises(AssertionError, match=r"^LinearRegression\.coef_: values 3 of 3, first"):
+        assert_same(other, one)
+    with pytest.raises(AssertionError, match=r"^mine\.coef_"):
+        assert_same(other, one, rtol=1e-6, tolerances={"coef_": (1e-9, 0.0)}, name="mine")
+    with pytest.raises(AssertionError, match=r"\.coef_"):
+        assert_same(other, one, tolerances={"intercept_": (1e-3, 0.0)})
+
+
+def test_a_tolerance_is_for_numbers_and_not_for_what_kind_they_are() -> None:
+    for one, other, words in [
+        (np.ones(2), np.ones(2, "f4"), "dtype"),
+        (np.arange(3), np.arange(3) + 1, "values"),
+        (np.array([np.nan, 1.0]), np.array([1.0, 1.0]), "values"),
+        (1.0, 1, "type"),
+    ]:
+        with pytest.raises(AssertionError, match=words):
+            assert_same(other, one, rtol=10, atol=10)
+    assert_same(np.array([np.nan, 1.0]), np.array([np.nan, 1.001]), atol=0.01)
+    assert_same(1.0, 1.001, atol=0.01)
+
+
+def test_the_tolerance_is_relative_to_what_is_desired() -> None:
+    assert_same(np.array([1.1]), np.array([1.0]), rtol=0.1 + 1e-9)
+    with pytest.raises(AssertionError):
+        assert_same(np.array([1.0]), np.array([0.9]), rtol=0.1)
+
+
+def test_a_tolerance_for_an_attribute_holds_for_what_the_attribute_holds() -> None:
+    forest, other = _forest(), _forest()
+    tree = other.estimators_[1].tree_
+    tree.threshold[:] = tree.threshold * (1 + 1e-9)
+
+    assert_same(other, forest, tolerances={"estimators_": (1e-6, 0.0)})
+    with pytest.raises(AssertionError, match=r"^RandomForestClassifier\.estimators_\[1\]\.tree_"):
+        assert_same(other, forest)
