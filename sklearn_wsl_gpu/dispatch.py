@@ -38,7 +38,7 @@ def _facts(call: Invocation) -> policy.Facts:
     in_place = call.kwargs.get("copy", True) is False or (len(args) > 1 and args[1] is False)
     return policy.Facts(
         call.row.name,
-        None if type(estimator) is call.row.cls else _find_override(call),
+        _find_override(call),
         inputs.count_elements(call.data),
         in_place or call.row.works_in_place(estimator),
         bool(getattr(estimator, "_skl_callbacks", None)),
@@ -47,6 +47,9 @@ def _facts(call: Invocation) -> policy.Facts:
 
 def _find_override(call: Invocation) -> str | None:
     estimator, row = call.estimator, call.row
+    own = inheritance.find_own(estimator, row)
+    if own is not None or type(estimator) is row.cls:
+        return own
     if not _compat.validates_like(row.cls, estimator, target=call.fits):
         return "__sklearn_tags__"
     if call.fits and not _compat.has_valid_parameters(estimator):

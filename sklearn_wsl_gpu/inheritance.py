@@ -1,4 +1,4 @@
-"""Subclasses: a worker computes with the class of the table, so what a subclass changes must not matter to the call."""
+"""A worker computes with the class of the table: what a subclass, or the object itself, changes must not matter."""
 
 from __future__ import annotations
 
@@ -53,6 +53,12 @@ def find_override(cls: type[Any], row: Row, method: str) -> str | None:
             if name in row.initial_names or (inspect.isdatadescriptor(value) and "_" in (name[0], name[-1])):
                 return name  # stands where the estimator has an attribute
     return None
+
+
+def find_own(estimator: Any, row: Row) -> str | None:
+    """Return the name of something that was set on an estimator in place of what its class has; None for nothing."""
+    base: Any = row.cls
+    return next(iter(vars(estimator).keys() & _names(base)), None)
 
 
 @lru_cache

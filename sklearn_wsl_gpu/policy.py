@@ -16,7 +16,7 @@ class Facts(NamedTuple):
     estimator : str
         Name of the row.
     override : str or None
-        What a subclass of the row's class defines that may change what the method computes.
+        What the object, or a subclass of the row's class, has of its own that may change what is computed.
     elements : int or None
         Number of elements of the first argument; None if it has none to count.
     in_place : bool
@@ -34,7 +34,7 @@ class Facts(NamedTuple):
 
 #: Codes of the reasons that are as they should be, because the user chose so or because a class is none of the
 #: table: they give no warning, and are no error.
-CHOSEN = frozenset({"excluded", "not-included", "below-min-elements", "subclass"})
+CHOSEN = frozenset({"excluded", "not-included", "below-min-elements", "overridden"})
 
 
 def reason_to_stay(settings: Settings, facts: Facts) -> Reason | None:
@@ -45,8 +45,8 @@ def reason_to_stay(settings: Settings, facts: Facts) -> Reason | None:
     if settings.include is not None and name not in settings.include:
         return Reason("not-included", f"{name} is not in include.")
     if facts.override is not None:
-        words = f"A subclass of {name} has a {facts.override} of its own, which a worker does not know."
-        return Reason("subclass", words)
+        words = f"This {name} has a {facts.override} of its own, by its class or by itself, that no worker knows."
+        return Reason("overridden", words)
     if facts.elements is not None and facts.elements < settings.min_elements:
         return Reason("below-min-elements", f"Fewer than min_elements={settings.min_elements} elements.")
     if facts.in_place:

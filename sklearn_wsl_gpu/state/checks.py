@@ -218,7 +218,8 @@ def _check_neighbors(attributes: dict[str, Any], features: Any) -> None:
     if rows is None:
         return
     count = rows.shape[0]
-    _require(rows.ndim == 2 and rows.shape[1] == features, "_fit_X")
+    # Fitted on a tree or another fitted estimator, it does not know its features; then each query is checked.
+    _require(rows.ndim == 2 and features in (None, rows.shape[1]), "_fit_X")
     _require(attributes.get("n_samples_fit_") == count, "n_samples_fit_")
     tree = attributes.get("_tree")
     if tree is not None:

@@ -13,6 +13,8 @@ from sklearn.covariance import OAS, EllipticEnvelope
 from sklearn.decomposition import PCA
 from sklearn.ensemble import BaggingClassifier, IsolationForest, RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import Lasso, LogisticRegression, LogisticRegressionCV, MultiTaskLasso, Ridge
+from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils._param_validation import InvalidParameterError
 
@@ -171,7 +173,7 @@ def test_a_subclass_that_takes_part_in_the_computation_stays_here_and_the_report
     [call] = session.report().calls
     assert call.where == "local"
     assert call.reason is not None
-    assert call.reason.code == "subclass"
+    assert call.reason.code == "overridden"
     assert f" {name} " in call.reason.words
 
 
@@ -229,3 +231,31 @@ def test_a_row_that_inherits_from_another_is_that_row() -> None:
         Lasso().fit(X, Y)
 
     assert _where(session) == [("Lasso", "fit", "worker")]
+
+
+def test_what_is_set_on_the_object_in_place_of_its_classs_own_is_heeded() -> None:
+    def embed() -> Any:
+        model = TSNE(init="random", perplexity=5, max_iter=250, random_state=0, verbose=2, method="exact")
+        model._N_ITER_CHECK = 25  # how often it prints
+        return model.fit_transform(X)
+
+    local = embed()
+    with offload(fallback="raise") as session:
+        assert_same(embed(), local)
+
+    [call] = session.report().calls
+    assert (call.where, call.reason and call.reason.code) == ("local", "overridden")
+
+
+@pytest.mark.falls_back
+def test_a_search_that_was_fitted_on_another_is_offloaded() -> None:
+    first = NearestNeighbors().fit(X)
+    local = NearestNeighbors().fit(first)
+    with offload(fallback="raise"):
+        remote = NearestNeighbors().fit(first)
+        found = remote.kneighbors(X[:4])
+
+    assert_same(remote, local)
+    assert_same(found, local.kneighbors(X[:4]))
+    with offload(), pytest.raises(ValueError, match="dimension"):
+        remote.kneighbors(X[:, :2])

@@ -106,7 +106,7 @@ def test_what_the_user_chose_to_keep_here_gives_no_warning_and_no_error() -> Non
     assert [call.reason.code if call.reason else "" for call in session.report().calls] == [
         "excluded",
         "below-min-elements",
-        "subclass",
+        "overridden",
         "",
     ]
 
