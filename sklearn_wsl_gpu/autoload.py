@@ -10,7 +10,6 @@ import functools
 import os
 import sys
 from importlib.abc import MetaPathFinder
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -35,23 +34,37 @@ def install() -> None:
 
 
 class _Finder(MetaPathFinder):
-    """Finds nothing itself; notices when scikit-learn is found, and acts when it has been imported."""
+    """Leaves finding to the others; enables when scikit-learn has been imported.
+
+    Where one of our own modules imports it, that happens when the outermost of these is complete: `enable` needs
+    them all.
+    """
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._is_imported = False
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> Any:
-        if fullname != "sklearn":
+        if fullname != "sklearn" and not fullname.startswith("sklearn_wsl_gpu."):
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)
+        finders = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
+        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in finders)), None)
         if spec is None or spec.loader is None:
-            sys.meta_path.insert(0, self)
             return None
         loader: Any = spec.loader
 
-        # On the one loader object, which stays scikit-learn's own: others ask it for files and source.
+        # On the one loader object, which stays the module's own: others ask it for files and source.
         def exec_module(module: ModuleType) -> None:
             del loader.exec_module
-            loader.exec_module(module)
-            _enable()
+            self._depth += 1
+            try:
+                loader.exec_module(module)
+            finally:
+                self._depth -= 1
+            self._is_imported = self._is_imported or fullname == "sklearn"
+            if self._is_imported and not self._depth and self in sys.meta_path:
+                sys.meta_path.remove(self)
+                _enable()
 
         loader.exec_module = exec_module
         return spec
