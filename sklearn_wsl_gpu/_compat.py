@@ -26,10 +26,8 @@ feature_names: Callable[[Any], Any] = _get_feature_names
 check_feature_names: Callable[..., None] = _check_feature_names
 wrap_output: Callable[..., Any] = _wrap_data_with_container
 
-#: Settings about output, display and routing, which are served on this side.
-_LOCAL_SETTINGS = frozenset(
-    {"transform_output", "display", "print_changed_only", "array_api_dispatch", "enable_metadata_routing"}
-)
+#: Settings about output and display, which are served on this side.
+_LOCAL_SETTINGS = frozenset({"transform_output", "display", "print_changed_only"})
 _DEFAULTS = {
     "assume_finite": False,
     "working_memory": 1024,
@@ -37,6 +35,8 @@ _DEFAULTS = {
     "enable_cython_pairwise_dist": True,
     "skip_parameter_validation": False,
     "sparse_interface": "spmatrix",
+    "array_api_dispatch": False,
+    "enable_metadata_routing": False,
 }
 
 

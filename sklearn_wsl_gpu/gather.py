@@ -111,6 +111,7 @@ def gather(call: Invocation, model: int, keep: int) -> Gathered:
     Unsupported
         If something does not travel.
     """
+    settings = _compat.changed_settings()
     encoder = Encoder()
     state, sent, generator = None, frozenset[str](), None
     if not model:
@@ -121,12 +122,13 @@ def gather(call: Invocation, model: int, keep: int) -> Gathered:
         encoder.know_attributes(vars(call.estimator))
     elif getattr(call.estimator, "random_state", 0) is None:
         generator = generator_node(global_generator(), -1)
-    nodes = [encoder.encode(inputs.convert(value)) for value in call.args]
-    named = [[name, encoder.encode(inputs.convert(value))] for name, value in call.kwargs.items()]
+    dispatched = ["array_api_dispatch", True] in settings
+    nodes = [encoder.encode(inputs.convert(value, dispatched)) for value in call.args]
+    named = [[name, encoder.encode(inputs.convert(value, dispatched))] for name, value in call.kwargs.items()]
     refs, nbytes = placing.plan(encoder.arrays)
     body = CallBody(
         call.row.name, call.method, model, keep, state, nodes, named, [list(ref) for ref in refs],
-        _compat.changed_settings(), generator,
+        settings, generator,
     )  # fmt: skip
     try:
         packed = encode_body(body)

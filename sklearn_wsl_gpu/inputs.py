@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_wsl_gpu.errors import Unsupported
+from sklearn_wsl_gpu.state.objects import Frame
 
 
 def count_elements(value: Any) -> int | None:
@@ -20,8 +21,8 @@ def count_elements(value: Any) -> int | None:
     return len(value) if isinstance(value, (list, tuple)) else None
 
 
-def convert(value: Any) -> Any:
-    """Return what to encode for an argument.
+def convert(value: Any, array_api_dispatch: bool = False) -> Any:
+    """Return what to encode for an argument, under scikit-learn's setting ``array_api_dispatch``.
 
     Raises
     ------
@@ -38,8 +39,10 @@ def convert(value: Any) -> Any:
     module = type(value).__module__.partition(".")[0]
     if module == "pandas":
         return _from_pandas(value)
-    if module == "polars":
-        return _plain(np.asarray(value), value)
+    if module in ("polars", "pyarrow"):
+        if array_api_dispatch:
+            raise Unsupported(f"Tables of {module} stay local while array_api_dispatch is on.", "array-api-input")
+        return _from_columns(value)
     if module in ("cupy", "torch", "array_api_strict", "dpnp", "jax"):
         raise Unsupported(
             f"Arrays of {module} stay where they are; pass numpy arrays to have them offloaded.", "array-api-input"
@@ -61,6 +64,14 @@ def _from_pandas(value: Any) -> Any:
         f"A pandas {type(value).__name__} with columns of {', '.join(sorted({str(dtype) for dtype in dtypes}))} is "
         "converted column by column; such a call stays local."
     )
+
+
+def _from_columns(value: Any) -> Frame:
+    array = _plain(np.asarray(value), value)
+    types = {str(kind) for kind in getattr(getattr(value, "schema", None), "types", ())}
+    if len(types) > 1 and types & {"int64", "uint64"} and array.dtype.kind == "f" and (np.abs(array) >= 2**53).any():
+        raise Unsupported("A pyarrow table with integers beyond 2**53 beside other columns is rounded in another way.")
+    return Frame(array)
 
 
 def _plain(array: Any, value: Any) -> Any:

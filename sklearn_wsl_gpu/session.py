@@ -44,6 +44,7 @@ _FAILURES: dict[str, type[OffloadError]] = {
     "executor-died": WorkerDied,
     "unsupported-argument": Unsupported,
     "not-in-table": Unsupported,
+    "array-api-dispatch": Unsupported,
 }
 _REFUSALS: dict[str, type[OffloadError]] = {"version-mismatch": VersionMismatch, "engine-broken": WorkerStartError}
 

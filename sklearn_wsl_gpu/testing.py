@@ -111,7 +111,7 @@ class _Measure:
         return self._others(a, b, path)
 
     def _others(self, a: Any, b: Any, path: str) -> str | None:
-        if type(a).__module__.partition(".")[0] == "pandas":
+        if type(a).__module__.partition(".")[0] in ("pandas", "polars"):
             return self._frames(a, b, path)
         if isinstance(a, Tree):
             return self.difference(a.__reduce__()[1:], b.__reduce__()[1:], path)

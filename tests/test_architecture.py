@@ -30,7 +30,7 @@ CLIENT = {
     "config": "errors estimators pool reporting",
     "policy": "errors config",
     "inheritance": "estimators",
-    "inputs": "errors",
+    "inputs": "errors state",
     "_compat": "",
     # Shells
     "keys": "errors",
@@ -58,7 +58,7 @@ WORKER = {
     "__init__": "",
     "link": ".protocol",
     "models": "",
-    "surroundings": "",
+    "surroundings": ".errors",
     "engines": ".errors .estimators .state",
     "sessions": ".arrays .protocol",
     "supervisor": "link",

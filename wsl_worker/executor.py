@@ -198,7 +198,7 @@ class Executor:
             Warnings() as recorded,
             scikit_learn_settings(call.configuration),
             # Worker processes of a worker process would outlive its death.
-            joblib.parallel_config(backend="threading"),
+            joblib.parallel_backend("threading", n_jobs=None),
         ):
             value = self._engine.call(model, call.method, arguments, keywords)
         seconds = time.perf_counter() - begin

@@ -52,8 +52,10 @@ class Supervisor:
         """Start an executor and return the link to it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
+            # -P: modules of the directory that the client happens to be in are not the worker's.
+            command = [sys.executable, "-P", "-m", "wsl_worker.executor", str(theirs.fileno())]
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "wsl_worker.executor", str(theirs.fileno()), *self._command, str(os.getpid())],
+                [*command, *self._command, str(os.getpid())],
                 # A client's switch: an executor that offloads would ask itself.
                 env={name: value for name, value in os.environ.items() if name != "SKLEARN_WSL_GPU"},
                 pass_fds=[theirs.fileno()],

@@ -13,12 +13,13 @@ from typing import Any
 
 import sklearn
 
-#: Settings of scikit-learn that a client may pass on; the others are about output or display, or about
-#: arrays of other libraries.
+from sklearn_wsl_gpu.errors import Unsupported
+
+#: Settings of scikit-learn that a client may pass on; the others are about output or display.
 _SETTINGS = frozenset(
     {
         "assume_finite", "working_memory", "pairwise_dist_chunk_size", "enable_cython_pairwise_dist",
-        "skip_parameter_validation", "sparse_interface",
+        "skip_parameter_validation", "sparse_interface", "array_api_dispatch", "enable_metadata_routing",
     }
 )  # fmt: skip
 _MAX_TEXT = 512 * 1024
@@ -56,12 +57,27 @@ class Output:
 
 @contextlib.contextmanager
 def scikit_learn_settings(pairs: Sequence[Sequence[Any]]) -> Iterator[None]:
-    """Run under the client's settings of scikit-learn."""
+    """Run under the client's settings of scikit-learn.
+
+    Raises
+    ------
+    Unsupported
+        If array_api_dispatch is on, and this process was not started for it.
+    """
     known = {name: value for name, value in pairs if name in _SETTINGS and name in sklearn.get_config()}
-    if not known:
-        yield
-        return
-    with sklearn.config_context(**known):
+    with contextlib.ExitStack() as stack:
+        if known.pop("array_api_dispatch", False):
+            # On its own, and first: where scikit-learn refuses it, settings that it took before would stay.
+            try:
+                stack.enter_context(sklearn.config_context(array_api_dispatch=True))
+            except (ImportError, RuntimeError) as error:
+                raise Unsupported(
+                    "array_api_dispatch is on, and the worker's process is not made for it: start the worker with "
+                    f"SCIPY_ARRAY_API=1 in its environment. scikit-learn says there: {error}",
+                    "array-api-dispatch",
+                ) from None
+        if known:
+            stack.enter_context(sklearn.config_context(**known))
         yield
 
 

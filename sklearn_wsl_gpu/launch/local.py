@@ -44,7 +44,8 @@ class LocalWorker:
         self.keys: ClientKeys
         self.keys, secret = new_keys()
         self._log: IO[bytes] | None = None if verbose else tempfile.TemporaryFile()
-        command = [sys.executable, "-m", "wsl_worker", "--embedded", "--engine", engine]
+        # -P: modules of the directory that this process happens to be in are not the worker's.
+        command = [sys.executable, "-P", "-m", "wsl_worker", "--embedded", "--engine", engine]
         command += ["--model-bytes", str(model_bytes)]
         try:
             self._process = subprocess.Popen(

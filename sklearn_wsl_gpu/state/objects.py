@@ -55,6 +55,28 @@ _METRICS: dict[str, type[Any]] = {
 }
 
 
+class Frame:
+    """A table or a series of polars or pyarrow, as the array that it becomes.
+
+    scikit-learn looks at the dtype of an array before it converts it. These have none that it understands, so
+    they are converted in another way: float32 becomes float64 where it would have been kept, for one.
+    """
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        array = self.array if dtype is None else self.array.__array__(dtype)  # like polars: what is converted is C
+        return array.copy(order="K") if copy else array
+
+
 class _Kind(NamedTuple):
     take_apart: Callable[[Any], Sequence[Any]]
     put_together: Callable[..., Any]
@@ -183,6 +205,12 @@ def _put_layout(name: str, raw: Array) -> Array:
     return np.array(raw).view(layout)
 
 
+def _put_frame(array: Array) -> Frame:
+    if type(array) is not np.ndarray or not array.ndim:
+        raise RemoteProtocolError("A table holds something that is no table.")
+    return Frame(array)
+
+
 def _take_nothing(value: Any) -> Sequence[Any]:
     raise Unsupported("This object does not travel.")
 
@@ -193,5 +221,6 @@ _KINDS: dict[str, _Kind] = {
     "ball_tree": _Kind(_take_neighbors, _put_neighbors(BallTree)),
     "metric": _Kind(_take_metric, _put_metric),
     "layout": _Kind(_take_nothing, _put_layout),
+    "frame": _Kind(lambda frame: (frame.array,), _put_frame),
 }
-_KIND_OF: dict[type[Any], str] = {Tree: "tree", KDTree: "kd_tree", BallTree: "ball_tree"}
+_KIND_OF: dict[type[Any], str] = {Tree: "tree", KDTree: "kd_tree", BallTree: "ball_tree", Frame: "frame"}

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import scipy.sparse
 from sklearn.base import is_classifier
 from sklearn.utils.validation import has_fit_parameter
@@ -24,6 +26,11 @@ CLASSES = np.repeat([0, 1, 2], 20)
 NUMBERS = X @ np.arange(6.0) + _random.normal(size=60)
 WEIGHTS = _random.uniform(0.5, 2, size=60)
 
+
+def _column_names(data: Any) -> list[str]:
+    return [f"column {at}" for at in range(data.shape[1])]
+
+
 INPUTS: dict[str, Callable[[Any], Any]] = {
     "float64": lambda data: data,
     "float32": lambda data: data.astype("f4"),
@@ -31,7 +38,13 @@ INPUTS: dict[str, Callable[[Any], Any]] = {
     "fortran": np.asfortranarray,
     "strided": lambda data: np.repeat(data, 2, axis=0)[::2],
     "list": lambda data: data.tolist(),
-    "pandas": lambda data: pd.DataFrame(data, columns=[f"column {at}" for at in range(data.shape[1])]),
+    "pandas": lambda data: pd.DataFrame(data, columns=_column_names(data)),
+    "polars": lambda data: pl.DataFrame(data, schema=_column_names(data)),
+    "pyarrow": lambda data: pa.table(list(data.T), names=_column_names(data)),
+    "polars, float32": lambda data: pl.DataFrame(data.astype("f4"), schema=_column_names(data)),
+    "pyarrow, mixed": lambda data: pa.table(
+        [data[:, 0].astype("i8"), data[:, 1].astype("f4"), *data[:, 2:].T], names=_column_names(data)
+    ),
     "sparse": scipy.sparse.csr_matrix,
 }
 
@@ -43,6 +56,8 @@ LABELS: dict[str, Callable[[Any], Any]] = {
     "object": lambda labels: np.array(["red", "green", "blue"], dtype=object)[labels],
     "list": lambda labels: labels.tolist(),
     "pandas": lambda labels: pd.Series(labels, name="label"),
+    "polars": lambda labels: pl.Series("label", labels),
+    "pyarrow": pa.array,
 }
 
 PARAMETERS: dict[str, dict[str, Any]] = {

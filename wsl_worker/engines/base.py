@@ -62,7 +62,8 @@ class Engine(ABC):
     def call(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Call a method of a model. Returns what scikit-learn's method returns; the model itself for ``fit``.
 
-        Arguments are numpy arrays that must not be written to, scipy sparse matrices, and plain values.
+        Arguments are numpy arrays that must not be written to, scipy sparse matrices, plain values, and frames
+        (`sklearn_wsl_gpu.state.objects.Frame`), which ``np.asarray`` makes arrays of.
         """
 
     @abstractmethod
