@@ -66,6 +66,8 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
     if state is not None:
         # What a refit has removed goes; what an earlier fit left and this one did not touch stays.
         gone = gathered.sent - state.keys() - row.initial_names - row.parameters - {NAMES}
+        # The same object, where it is the same: scikit-learn's estimator checks ask for identity.
+        state |= {name: mine for name in row.rewrites.split() if _are_equal(mine := attributes[name], state.get(name))}
         merged = {name: item for name, item in attributes.items() if name not in gone} | state
         _check_state(row, state, merged)
     if row.named and data is not None:
@@ -167,6 +169,10 @@ def _nbytes(ref: ArrayRef) -> int:
     for extent in ref.shape:
         count *= extent
     return count * np.dtype(ref.dtype).itemsize
+
+
+def _are_equal(mine: Any, theirs: Any) -> bool:
+    return isinstance(mine, str) and isinstance(theirs, str) and mine == theirs
 
 
 def _check_state(row: Row, state: dict[str, Any], merged: dict[str, Any]) -> None:

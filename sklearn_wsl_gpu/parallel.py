@@ -56,16 +56,12 @@ class _Task:
         self.function = function
         self.snapshot = snapshot
 
-    def with_config_and_warning_filters(self, config: Any, warning_filters: Any) -> _Task:
-        inner = self.function
-        if hasattr(inner, "with_config_and_warning_filters"):
-            inner = inner.with_config_and_warning_filters(config, warning_filters)
-        elif hasattr(inner, "with_config"):
-            inner = inner.with_config(config)
-        return _Task(inner, self.snapshot)
-
-    def with_config(self, config: Any) -> _Task:
-        return _Task(self.function.with_config(config), self.snapshot)
+    def __getattr__(self, name: str) -> Any:
+        # scikit-learn's Parallel asks for what it needs, and warns if a task (joblib.delayed's) does not have it.
+        if name not in ("with_config", "with_config_and_warning_filters"):
+            raise AttributeError(name)
+        configured = getattr(self.function, name)
+        return lambda *settings: _Task(configured(*settings), self.snapshot)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.snapshot.run(self.function, args, kwargs)

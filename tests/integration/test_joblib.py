@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import joblib
 import pytest
+from sklearn.utils.parallel import Parallel
+
+import sklearn_wsl_gpu
 
 _SCRIPT = """
 import contextlib, json, sys
@@ -31,7 +35,7 @@ DO = {
     "GridSearchCV": lambda n: GridSearchCV(SVC(), {"C": [0.1, 1.0]}, cv=3, n_jobs=n).fit(X, y).predict(X),
     "cross_val_score": lambda n: cross_val_score(SVC(), X, y, cv=4, n_jobs=n),
     "cross_val_predict": lambda n: cross_val_predict(make_pipeline(StandardScaler(), SVC()), X, y, cv=3, n_jobs=n),
-    "OneVsRestClassifier": lambda n: OneVsRestClassifier(LogisticRegression(max_iter=1000), n_jobs=n).fit(X, y).predict(X),
+    "OneVsRestClassifier": lambda n: OneVsRestClassifier(two[0][1], n_jobs=n).fit(X, y).predict(X),
     "VotingClassifier": lambda n: VotingClassifier(two, n_jobs=n).fit(X, y).predict(X),
     "BaggingClassifier": lambda n: BaggingClassifier(SVC(), 4, n_jobs=n, random_state=0).fit(X, y).predict(X),
     "StackingClassifier": lambda n: StackingClassifier(two, cv=2, n_jobs=n).fit(X, y).predict(X),
@@ -137,3 +141,12 @@ def test_children_never_share_a_socket_with_their_parent(method: str, door: str,
     )
 
     assert ran.stdout.strip() == "[[true, true], [true, true]]", ran.stderr
+
+
+def test_scikit_learn_warns_of_a_task_without_its_settings_as_it_does_without_us() -> None:
+    with (
+        sklearn_wsl_gpu.offload(),
+        pytest.warns(UserWarning, match="instead of `joblib.delayed`") as warned,
+    ):
+        assert Parallel(n_jobs=2, backend="threading")(joblib.delayed(abs)(-number) for number in range(3)) == [0, 1, 2]
+    assert len(warned) == 3
