@@ -88,5 +88,19 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext sklearn_wsl_gpu``: offload everything from now on, and add ``%%offload`` for single cells."""
+    from sklearn_wsl_gpu import notebook
+
+    notebook.load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """``%unload_ext sklearn_wsl_gpu``: offload nothing more."""
+    from sklearn_wsl_gpu import notebook
+
+    notebook.unload(shell)
+
+
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from os import PathLike
 from types import TracebackType
 from typing import Any, TypeVar
@@ -40,6 +41,11 @@ class OffloadSession:
     def status(self) -> dict[str, object]:
         """Return the worker's counters, and the state of the pool; starts the worker if there is none.
 
+        Returns
+        -------
+        status : dict
+            ``slots`` is the map of the pool: a list of dicts, as `sklearn_wsl_gpu.pool.ledger.Slot` describes.
+
         Raises
         ------
         OffloadError
@@ -48,10 +54,11 @@ class OffloadSession:
         session = sessions.obtain(self.settings)
         pool = session.pool
         return {
-            **session.status(),
+            **{name: value for name, value in session.status().items() if name != "pools"},
             "pool_bytes": pool.geometry.pool_bytes,
             "pool_used_bytes": pool.used_bytes,
             "pool_kept_bytes": pool.view_bytes,
+            "slots": [asdict(slot) for slot in pool.slots()],
         }
 
     def stop_worker(self) -> None:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from sklearn_wsl_gpu.errors import ConfigurationError
 
+#: Where keys are looked for if no setting names a directory.
+HOME = Path.home() / ".sklearn_wsl_gpu"
 _WORKER, _CLIENT = "worker.json", "client.json"
 
 

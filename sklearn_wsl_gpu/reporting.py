@@ -6,10 +6,11 @@ import os
 import threading
 import weakref
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from sklearn_wsl_gpu.errors import Reason
+from sklearn_wsl_gpu.tables import as_html, as_text
 
 PHASES = ("gather", "send", "compute", "receive", "adopt")
 #: Older calls leave the list; the totals keep counting them.
@@ -82,7 +83,8 @@ def after_fork() -> None:
 class Report:
     """Calls of a block, or of the process.
 
-    ``str()`` is a table for people, with a line for each kind of call; `calls` is data.
+    ``str()`` is a table for people, with a line for each kind of call, and so is what a notebook shows; `calls`
+    and `to_dict` are data.
     """
 
     def __init__(self) -> None:
@@ -132,44 +134,41 @@ class Report:
         with self._lock:
             return sum(total.count for kind, total in self._totals.items() if kind.where == where)
 
-    def __str__(self) -> str:
+    def to_dict(self) -> dict[str, Any]:
+        """Return the totals as plain data, as for JSON.
+
+        Returns
+        -------
+        data : dict
+            ``offloaded`` and ``local``, the numbers of calls; and ``calls``, a list with a dict for each kind of
+            call: ``estimator``, ``method``, ``where``, ``engine``, ``reason`` (None, or a dict of ``code`` and
+            ``words``), ``n`` (number of calls), ``seconds`` (dict by phase), ``bytes_sent``, ``bytes_received``.
+        """
         with self._lock:
-            totals = dict(self._totals)
-        if not totals:
-            return "No calls yet."
-        head = ["call", "n", "where", *[f"{phase} s" for phase in PHASES], "sent", "received"]
-        rows, notes = [], []
-        for (estimator, method, where, engine, reason), total in totals.items():
-            place = f"{where} ({engine})"
-            if reason is not None:
-                notes.append(reason)
-                place += f" [{reason.code}]"
-            seconds = [f"{total.seconds[phase]:.4f}" for phase in PHASES]
-            rows.append(
-                [f"{estimator}.{method}", str(total.count), place, *seconds, _size(total.sent), _size(total.received)]
-            )
-        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-        lines = [_line(head, widths), "-" * (sum(widths) + 2 * (len(widths) - 1))]
-        lines += [_line(row, widths) for row in rows]
-        for reason in dict.fromkeys(notes):
-            lines.append(f"[{reason.code}] {reason.words}")
-        return "\n".join(lines)
+            totals = {kind: replace(total, seconds=dict(total.seconds)) for kind, total in self._totals.items()}
+        calls = [
+            {
+                **kind._asdict(),
+                "reason": None if kind.reason is None else {"code": kind.reason.code, "words": kind.reason.words},
+                "n": total.count,
+                "seconds": total.seconds,
+                "bytes_sent": total.sent,
+                "bytes_received": total.received,
+            }
+            for kind, total in totals.items()
+        ]
+        number = {where: sum(call["n"] for call in calls if call["where"] == where) for where in ("worker", "local")}
+        return {"offloaded": number["worker"], "local": number["local"], "calls": calls}
 
+    def __str__(self) -> str:
+        return as_text(self.to_dict())
 
-def _line(cells: list[str], widths: list[int]) -> str:
-    left = (0, 2)
-    parts: list[Any] = [
-        cell.ljust(width) if column in left else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "  ".join(parts).rstrip()
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # What IPython shows in a terminal.
+        printer.text(str(self))
 
-
-def _size(nbytes: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= scale:
-            return f"{nbytes / scale:.1f} {unit}"
-    return f"{nbytes} B"
+    def _repr_html_(self) -> str:
+        return as_html(self.to_dict())
 
 
 #: All calls of this process.

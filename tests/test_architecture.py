@@ -17,7 +17,8 @@ CLIENT = {
     # Facts
     "errors": "",
     "arrays": "errors",
-    "reporting": "errors",
+    "tables": "",
+    "reporting": "errors tables",
     # Tables
     "estimators": "",
     "invocation": "estimators",
@@ -47,10 +48,15 @@ CLIENT = {
     # Doors
     "enabling": "config context patching reporting",
     "autoload": "enabling errors",
+    "running": "autoload errors keys reporting",
+    "standing": "errors keys launch pool protocol sockets",
+    "cli": "errors running standing tables",
+    "__main__": "cli errors",
+    "notebook": "context enabling errors",
     "testing": "",
     "expected_failures": "errors",
     "pytest_plugin": "config context enabling errors expected_failures",
-    "__init__": "context enabling errors reporting sessions",
+    "__init__": "context enabling errors notebook reporting sessions",
 }
 
 #: The same for the worker; what comes from the client's package is written with a dot before it.
@@ -60,7 +66,7 @@ WORKER = {
     "models": "",
     "surroundings": ".errors",
     "engines": ".errors .estimators .state",
-    "sessions": ".arrays .protocol",
+    "sessions": ".arrays .pool .protocol",
     "supervisor": "link",
     "scheduler": "link sessions supervisor .errors .protocol",
     "front": "scheduler sessions .carriers .errors .protocol",
@@ -91,6 +97,7 @@ LIBRARIES = {
     "joblib": "wsl_worker.executor",
     "pytest": "sklearn_wsl_gpu.pytest_plugin wsl_worker.testing",
     "packaging": "sklearn_wsl_gpu.expected_failures",
+    "IPython": "sklearn_wsl_gpu.notebook",
 }
 
 #: What only the client needs: the worker never imports it, directly or not.

@@ -191,11 +191,19 @@ class Front:
         if isinstance(message, m.Hello):
             self._greet(envelope, user, message)
             return
-        token = getattr(message, "session", b"")
-        session = self._sessions.find(token, user)
+        session = self._sessions.find(getattr(message, "session", b""), user)
+        if session is not None:
+            session.last_heard = time.monotonic()
+        if isinstance(message, m.Status):
+            self._answer(envelope, m.Report(self._counters()), b"")
+            return
+        if isinstance(message, m.Stop):
+            self._answer(envelope, m.Farewell(), b"")
+            self.stop()
+            return
+        # Those two are also asked by who has no session; everything else needs one.
         if session is None:
             raise ProtocolError("The worker has no such session.", "unknown-session")
-        session.last_heard = time.monotonic()
         if isinstance(message, m.Call):
             self._scheduler.call(session, message, body, envelope)
         elif isinstance(message, m.Wait):
@@ -204,14 +212,9 @@ class Front:
             self._scheduler.grant(session, message, envelope)
         elif isinstance(message, m.Cancel):
             self._scheduler.cancel(session, message, envelope)
-        elif isinstance(message, m.Status):
-            self._answer(envelope, m.Report(self._counters()), b"")
         elif isinstance(message, m.Bye):
             self._end_session(session)
             self._answer(envelope, m.Farewell(), b"")
-        elif isinstance(message, m.Stop):
-            self._answer(envelope, m.Farewell(), b"")
-            self.stop()
         else:
             raise ProtocolError(f"A client does not send {type(message).__name__}.")
 
@@ -277,7 +280,9 @@ class Front:
     def _counters(self) -> list[list[Any]]:
         return [
             ["sessions", len(self._sessions)],
+            ["pools", [session.describe() for session in self._sessions]],
             ["engine", self._scheduler.engine],
             ["pid", os.getpid()],
+            ["broken", self._scheduler.broken],
             *self._scheduler.counters(),
         ]

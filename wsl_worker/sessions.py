@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from sklearn_wsl_gpu.arrays import SpanRef
+from sklearn_wsl_gpu.pool import ledger
+from sklearn_wsl_gpu.pool.layout import LEDGER_BYTES, LEDGER_OFFSET, PAGE, unpack_superblock
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol import states
 
@@ -97,6 +100,13 @@ class Session:
             oldest = ended.pop(0)
             size -= len(oldest.outcome[1]) if oldest.outcome else 0
             del self.jobs[oldest.request]
+
+    def describe(self) -> list[Any]:
+        """Return number, process, seconds of silence, number of calls, and the map of slots, as plain data."""
+        _, geometry = unpack_superblock(os.pread(self.descriptor, PAGE, 0))
+        found = ledger.slots(os.pread(self.descriptor, LEDGER_BYTES, LEDGER_OFFSET), geometry)
+        silence = time.monotonic() - self.last_heard
+        return [self.number, self.pid, silence, self.calls, [list(astuple(slot)) for slot in found]]
 
     def close(self) -> None:
         """Let go of the client's memory and process."""

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.errors import WorkerStartError
-from sklearn_wsl_gpu.keys import ClientKeys, read_client_keys
+from sklearn_wsl_gpu.keys import HOME, ClientKeys, read_client_keys
 from sklearn_wsl_gpu.launch.local import LocalWorker
-
-#: Where keys are looked for if the setting names no directory.
-DEFAULT_KEYS = Path.home() / ".sklearn_wsl_gpu"
 
 #: What makes two embedded workers different: engine, memory for models.
 WorkerKey = tuple[str, int]
@@ -42,6 +38,15 @@ def worker_key(settings: Settings) -> WorkerKey:
     return settings.engine, settings.model_bytes
 
 
+def check_platform() -> None:
+    """Raise `WorkerStartError` where no worker can be started."""
+    if os.name == "nt":
+        raise WorkerStartError(
+            "A worker runs on Linux. Starting one inside WSL2 from Windows Python is not part of this release; run "
+            "your Python inside WSL2, where offload() starts its worker by itself."
+        )
+
+
 def address(settings: Settings) -> Address:
     """Return where the worker of these settings is; start one of this process's own if they name none.
 
@@ -53,12 +58,8 @@ def address(settings: Settings) -> Address:
         If the keys of a named worker are missing.
     """
     if settings.endpoint is not None:
-        return Address(settings.endpoint, read_client_keys(settings.keys or DEFAULT_KEYS))
-    if os.name == "nt":
-        raise WorkerStartError(
-            "A worker runs on Linux. Starting one inside WSL2 from Windows Python is not part of this release; run "
-            "your Python inside WSL2, where offload() starts its worker by itself."
-        )
+        return Address(settings.endpoint, read_client_keys(settings.keys or HOME))
+    check_platform()
     key = worker_key(settings)
     with _workers.lock:
         if key in _workers.inherited:

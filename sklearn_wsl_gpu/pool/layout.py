@@ -4,6 +4,7 @@ A segment, from its first byte::
 
     0          superblock (64 bytes used): magic, layout version, epoch, geometry, crc32
     4096       challenge area: 32 bytes written by the client, 32 bytes written by the worker
+    8192       ledger (32 KiB): what each lease is for, for people who look (see `ledger`)
     DATA       slot 0, slot 1, …    input slots, then scratch slots, then output slots
 
 A span is a run of whole pages inside the slots; its first 64 bytes are its header::
@@ -34,6 +35,8 @@ PAGE = 4096
 DATA_OFFSET = 2 * 1024 * 1024
 CHALLENGE_OFFSET = PAGE
 CHALLENGE_BYTES = 32
+LEDGER_OFFSET = 2 * PAGE
+LEDGER_BYTES = 8 * PAGE
 SPAN_HEADER_BYTES = 64
 LAYOUT_VERSION = 1
 DEFAULT_SLOT_BYTES = 256 * 1024 * 1024

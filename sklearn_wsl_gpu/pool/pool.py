@@ -19,10 +19,12 @@ import numpy as np
 
 from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
 from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolError, PoolTooSmall
-from sklearn_wsl_gpu.pool import placing
+from sklearn_wsl_gpu.pool import ledger, placing
 from sklearn_wsl_gpu.pool.allocator import Allocator
 from sklearn_wsl_gpu.pool.layout import (
     CLIENT,
+    LEDGER_BYTES,
+    LEDGER_OFFSET,
     PAGE,
     SPAN_HEADER_BYTES,
     WORKER,
@@ -88,6 +90,7 @@ class Pool:
         self.segment = Segment.create(geometry, directory)
         self.geometry = geometry
         self._allocator = Allocator(geometry)
+        self._ledger = ledger.Ledger(self.segment.map)
         self._generations = itertools.count(1)
         self._changed = threading.Condition(threading.Lock())
         self._queue: deque[object] = deque()
@@ -117,6 +120,15 @@ class Pool:
             self._drain()
             return self._view_bytes
 
+    def slots(self) -> list[ledger.Slot]:
+        """Return what each slot is used for."""
+        with self._changed:
+            self._drain()
+            if self._closed:
+                return []
+            raw = self.segment.map[LEDGER_OFFSET : LEDGER_OFFSET + LEDGER_BYTES]
+        return ledger.slots(raw, self.geometry)
+
     def lease_input(self, nbytes: int, deadline: float | None = None) -> Lease:
         """Lease a span for the arrays of a request, waiting in order of arrival while the pool is full.
 
@@ -136,11 +148,11 @@ class Pool:
         DeadlineExceeded
             If the deadline passes first.
         """
-        return self._lease(nbytes, self._allocator.allocate_input, deadline)
+        return self._lease(nbytes, self._allocator.allocate_input, ledger.INPUT, deadline)
 
     def lease_output(self, nbytes: int, deadline: float | None = None) -> Lease:
         """Lease a span for the arrays of a reply; as `lease_input`."""
-        return self._lease(nbytes, self._allocator.allocate_output, deadline)
+        return self._lease(nbytes, self._allocator.allocate_output, ledger.OUTPUT, deadline)
 
     def try_lease_output(self, nbytes: int) -> Lease | None:
         """Lease a span for a reply if that needs no waiting."""
@@ -149,7 +161,7 @@ class Pool:
         with self._changed:
             self._drain()
             found = None if self._queue or self._closed else self._allocator.allocate_output(nbytes)
-        return None if found is None else self._grant(*found)
+        return None if found is None else self._grant(*found, ledger.OUTPUT)
 
     def put(self, lease: Lease, refs: Sequence[ArrayRef], arrays: Sequence[Array]) -> None:
         """Write the arrays of a request, and the span's header last."""
@@ -208,6 +220,7 @@ class Pool:
             lease.size = self._allocator.shrink(lease.ref.start, nbytes)
             self._view_bytes += lease.size
             self._views[lease.ref.start] = lease.size
+            self._ledger.note(lease.ref.start, lease.size, ledger.KEPT)
             self._changed.notify_all()
         finalizer = weakref.finalize(window, lease.release_later)
         finalizer.atexit = False
@@ -231,7 +244,9 @@ class Pool:
         if self._closed:
             raise PoolError("The session was closed while a call was under way.")
 
-    def _lease(self, nbytes: int, allocate: Callable[[int], tuple[int, int] | None], deadline: float | None) -> Lease:
+    def _lease(
+        self, nbytes: int, allocate: Callable[[int], tuple[int, int] | None], use: int, deadline: float | None
+    ) -> Lease:
         if not self._allocator.fits_ever(nbytes):
             largest = self.geometry.largest_span
             raise PoolTooSmall(
@@ -248,7 +263,7 @@ class Pool:
             finally:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
-        return self._grant(*found)
+        return self._grant(*found, use)
 
     def _wait_for_turn(
         self,
@@ -273,9 +288,12 @@ class Pool:
                     )
             self._changed.wait(wait)
 
-    def _grant(self, start: int, size: int) -> Lease:
+    def _grant(self, start: int, size: int, use: int) -> Lease:
         try:
             self.segment.reserve(start, size)
+            with self._changed:
+                if not self._closed:
+                    self._ledger.note(start, size, use)
         except BaseException:
             with self._changed:
                 self._allocator.release(start)
@@ -312,3 +330,5 @@ class Pool:
             del self._views[start]
             self._view_bytes -= kept
         self._allocator.release(start)
+        if not self._closed:
+            self._ledger.strike(start)

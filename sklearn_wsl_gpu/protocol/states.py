@@ -16,11 +16,15 @@ from sklearn_wsl_gpu.protocol import messages as m
 
 # The states of a client's channel.
 NEW, GREETING, READY, ASKING, CLOSED = "NEW", "GREETING", "READY", "ASKING", "CLOSED"
+#: Asking without a session: somebody who only looks, or who stops the worker.
+LOOKING = "LOOKING"
 
 ChannelTable: TypeAlias = dict[tuple[str, type[Any]], str]
 
 CLIENT_SENDS: ChannelTable = {
     (NEW, m.Hello): GREETING,
+    (NEW, m.Status): LOOKING,
+    (NEW, m.Stop): LOOKING,
     **{(READY, kind): ASKING for kind in (m.Call, m.Wait, m.Grant, m.Cancel, m.Status, m.Bye, m.Stop)},
     # Silence: the same question again, or the wish to stop.
     (ASKING, m.Wait): ASKING,
@@ -31,6 +35,9 @@ CLIENT_RECEIVES: ChannelTable = {
     (GREETING, m.Refused): CLOSED,
     # The engine is starting: greet again.
     (GREETING, m.Running): NEW,
+    (LOOKING, m.Report): NEW,
+    (LOOKING, m.Farewell): CLOSED,
+    (LOOKING, m.Refused): CLOSED,
     (ASKING, m.Farewell): CLOSED,
     **{
         (ASKING, kind): READY

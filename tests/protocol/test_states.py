@@ -15,7 +15,7 @@ from sklearn_wsl_gpu.protocol import states, version
 SAMPLES: dict[type[m.Message], m.Message] = {
     type(sample): sample for sample in runpy.run_path(str(Path(__file__).with_name("write_golden.py")))["MESSAGES"]
 }
-STATES = [states.NEW, states.GREETING, states.READY, states.ASKING, states.CLOSED]
+STATES = [states.NEW, states.LOOKING, states.GREETING, states.READY, states.ASKING, states.CLOSED]
 REQUEST = 77
 
 

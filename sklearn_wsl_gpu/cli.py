@@ -1,0 +1,159 @@
+"""The ``sklearn-wsl-gpu`` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from sklearn_wsl_gpu.errors import OffloadError
+from sklearn_wsl_gpu.tables import as_text, size
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code: 2 for what cannot be done as asked, 1 where there is nothing to show."""
+    parser = argparse.ArgumentParser(prog="sklearn-wsl-gpu", description="scikit-learn, computed by a worker.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    add_run(commands.add_parser("run", help="run a Python program offloaded", usage=RUN_USAGE))
+    _add_report(commands.add_parser("report", help="what the last run offloaded, and what not and why"))
+    _add_worker(commands.add_parser("worker", help="a worker that several programs use"))
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.act(options)
+    except OffloadError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return code
+
+
+RUN_USAGE = "%(prog)s (script.py | -m MODULE | -c CODE) [ARGUMENT ...]"
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``run``: as python's own."""
+    parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, metavar="MODULE", help="run a module")
+    parser.add_argument("-c", dest="code", nargs=argparse.REMAINDER, metavar="CODE", help="run a text of Python")
+    parser.add_argument("script", nargs=argparse.REMAINDER, help="run a script, with its arguments")
+    parser.set_defaults(act=_run, parser=parser)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from sklearn_wsl_gpu import running
+
+    for given, run in (
+        (options.module, running.run_module),
+        (options.code, running.run_code),
+        (options.script, running.run_script),
+    ):
+        if given:
+            return run(given[0], given[1:])
+    options.parser.error("a script, -m MODULE or -c CODE is needed")
+    return 2
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(act=_report)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from sklearn_wsl_gpu.running import last_run
+
+    run = last_run()
+    if options.json:
+        print(json.dumps(run))
+    else:
+        print(f"{' '.join(run['command'])}\n{run['began']}, {run['seconds']:.1f} s\n\n{as_text(run['report'])}")
+    return 0
+
+
+def _add_worker(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    start = actions.add_parser("start", help="start one in the background")
+    start.add_argument("--engine", default=os.environ.get("SKLEARN_WSL_GPU_ENGINE", "auto"), help="default: auto")
+    start.add_argument("--listen", default="tcp://127.0.0.1:*", help="a loopback endpoint; default: a free port")
+    start.set_defaults(act=_start)
+    stop = actions.add_parser("stop", help="stop it, for all its clients")
+    stop.set_defaults(act=_stop)
+    show = actions.add_parser("status", help="its engine, its sessions, and what their slots are used for")
+    show.set_defaults(act=_status)
+    for action in (stop, show):
+        action.add_argument(
+            "--endpoint", default=os.environ.get("SKLEARN_WSL_GPU_ENDPOINT") or None,
+            help="tcp://HOST:PORT of another worker than the one that `start` started",
+        )  # fmt: skip
+    for action in (start, stop, show):
+        action.add_argument(
+            "--keys", default=os.environ.get("SKLEARN_WSL_GPU_KEYS") or None,
+            help="directory of its keys; default: ~/.sklearn_wsl_gpu",
+        )  # fmt: skip
+        action.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _start(options: argparse.Namespace) -> int:
+    from sklearn_wsl_gpu import standing
+
+    found, is_new = standing.start(options.keys, options.engine, options.listen)
+    if options.json:
+        print(json.dumps({"workers": [found]}))
+        return 0
+    print(_worker(found) if is_new else f"It runs already. {_worker(found)}")
+    print(f"To use it: offload(endpoint={found['endpoint']!r}), or SKLEARN_WSL_GPU_ENDPOINT={found['endpoint']}")
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from sklearn_wsl_gpu import standing
+
+    found = standing.stop(options.keys, options.endpoint)
+    if options.json:
+        print(json.dumps({"stopped": [] if found is None else [found["endpoint"]]}))
+    else:
+        print(_NONE if found is None else f"Stopped: worker at {found['endpoint']}, process {found['pid']}.")
+    return int(found is None)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from sklearn_wsl_gpu import standing
+
+    found = standing.status(options.keys, options.endpoint)
+    if options.json:
+        print(json.dumps({"workers": [] if found is None else [found]}))
+    elif found is None:
+        print(_NONE)
+    else:
+        print(_worker(found), *map(_session, found["sessions"]), sep="\n")
+    return int(found is None)
+
+
+_NONE = (
+    "No worker was started with `sklearn-wsl-gpu worker start`. One that offload() starts by itself belongs to its "
+    "process; OffloadSession.status() tells its state there."
+)
+
+
+def _worker(found: dict[str, Any]) -> str:
+    state = "ready" if found["ready"] else found["broken"] or "starting"
+    return (
+        f"Worker at {found['endpoint']}, process {found['pid']}: {state}, engine {found['engine'] or 'unknown'}, "
+        f"{len(found['sessions'])} sessions, {found['running']} calls running, {found['queued']} queued, "
+        f"{found['done']} done."
+    )
+
+
+def _session(session: dict[str, Any]) -> str:
+    lines = [
+        f"\nSession {session['number']} of process {session['pid']}: {session['calls']} calls, last heard "
+        f"{session['silent_seconds']:.1f} s ago",
+        f"  {'slot':>4}  {'kind':7}  {'state':6}  {'size':>9}  {'used':>9}  {'age':>9}",
+    ]
+    for slot in session["slots"]:
+        age = f"{slot['age']:.1f} s" if slot["used"] else "-"
+        lines.append(
+            f"  {slot['number']:>4}  {slot['kind']:7}  {slot['state']:6}  {size(slot['size']):>9}  "
+            f"{size(slot['used']):>9}  {age:>9}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,169 @@
+"""Workers that outlive the process that starts them: start one in the background, look at it, stop it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from sklearn_wsl_gpu import launch
+from sklearn_wsl_gpu.errors import OffloadError, WorkerStartError, WorkerUnavailable
+from sklearn_wsl_gpu.keys import HOME, read_client_keys
+from sklearn_wsl_gpu.pool.ledger import Slot
+from sklearn_wsl_gpu.protocol import messages as m
+from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
+
+_READY_SECONDS = 120.0
+_STOP_SECONDS = 10.0
+_SESSION_FIELDS = ("number", "pid", "silent_seconds", "calls", "slots")
+
+
+def start(keys: str | None, engine: str, listen: str) -> tuple[dict[str, Any], bool]:
+    """Start a worker in the background, and wait until its engine is there.
+
+    Parameters
+    ----------
+    keys : str or None
+        Directory of its keys, log and address; None takes ``~/.sklearn_wsl_gpu``.
+    engine : str
+        What it computes with.
+    listen : str
+        Endpoint to bind.
+
+    Returns
+    -------
+    status : dict
+        As `status` returns it.
+    is_new : bool
+        False if one of this directory runs already; it is left as it is.
+
+    Raises
+    ------
+    WorkerStartError
+        If it does not come up.
+    """
+    launch.check_platform()
+    directory = Path(keys or HOME)
+    known = _running(directory)
+    if known is not None:
+        return known, False
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = directory / "worker.log"
+    command = [sys.executable, "-P", "-m", "wsl_worker", "--keys", str(directory), "--engine", engine]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [*command, "--listen", listen],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,  # it goes on when the terminal is closed
+        )
+    assert process.stdout is not None
+    with process.stdout:
+        line = process.stdout.readline()
+    try:
+        endpoint = str(json.loads(line)["endpoint"])
+    except (ValueError, KeyError):
+        process.kill()
+        process.wait()
+        raise WorkerStartError(f"The worker does not start. It printed:\n{_tail(log)}") from None
+    _file(directory).write_text(json.dumps({"endpoint": endpoint}), "ascii")
+    deadline = time.monotonic() + _READY_SECONDS
+    while True:
+        found = look(endpoint, directory)
+        if found["ready"]:
+            process.returncode = 0  # nobody here waits for its end
+            return found, True
+        if found["broken"] or time.monotonic() > deadline:
+            process.kill()
+            process.wait()
+            _file(directory).unlink()
+            reason = found["broken"] or f"it was not ready within {_READY_SECONDS:.0f} s"
+            raise WorkerStartError(f"The engine {engine} does not start: {reason} Its messages are in {log}.")
+        time.sleep(0.05)
+
+
+def status(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
+    """Return the state of the worker at an endpoint, or else of the one that `start` started; None if it is gone.
+
+    Returns
+    -------
+    state : dict or None
+        ``endpoint``, ``pid``, ``engine``, ``ready``, ``queued``, ``running``, ``done``, and ``sessions``: a list
+        of dicts of ``number``, ``pid`` (of the client), ``silent_seconds``, ``calls`` and ``slots``, the map of
+        its pool (see `sklearn_wsl_gpu.pool.ledger.Slot`).
+    """
+    directory = Path(keys or HOME)
+    return _running(directory) if endpoint is None else look(endpoint, directory)
+
+
+def stop(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
+    """Stop a worker, for all its clients, and wait for its end; return what `status` said before.
+
+    Raises
+    ------
+    OffloadError
+        If it does not end.
+    """
+    directory = Path(keys or HOME)
+    found = status(keys, endpoint)
+    if found is None:
+        return None
+    process = -1
+    if endpoint is None:
+        with contextlib.suppress(OSError):
+            process = os.pidfd_open(found["pid"])
+    try:
+        _ask(found["endpoint"], directory, m.Stop(b""))
+        if process >= 0 and not select.select([process], [], [], _STOP_SECONDS)[0]:
+            pid = found["pid"]
+            raise OffloadError(f"The worker (process {pid}) was told to stop and still runs. Run: kill {pid}")
+    finally:
+        if process >= 0:
+            os.close(process)
+    if endpoint is None:
+        _file(directory).unlink(missing_ok=True)
+    return found
+
+
+def look(endpoint: str, directory: Path) -> dict[str, Any]:
+    """Return the state of the worker at an endpoint; as `status`."""
+    answer = _ask(endpoint, directory, m.Status(b""))
+    if not isinstance(answer, m.Report):
+        raise WorkerUnavailable(f"The worker at {endpoint} does not tell its state: {answer}")
+    found = {str(name): value for name, value in answer.counters}
+    sessions = [dict(zip(_SESSION_FIELDS, fields, strict=True)) for fields in found.pop("pools")]
+    for session in sessions:
+        session["slots"] = [dict(zip(Slot.__match_args__, slot, strict=True)) for slot in session["slots"]]
+    return {"endpoint": endpoint, **found, "sessions": sessions}
+
+
+def _ask(endpoint: str, directory: Path, message: m.Message) -> m.Message:
+    wire = Wire(endpoint, read_client_keys(directory), -1, greeted=False)
+    try:
+        wire.connect(time.monotonic() + CONNECT_SECONDS)
+        return wire.ask(message)[0]
+    finally:
+        wire.close()
+
+
+def _running(directory: Path) -> dict[str, Any] | None:
+    try:
+        endpoint = str(json.loads(_file(directory).read_text("ascii"))["endpoint"])
+        return look(endpoint, directory)
+    except (OSError, ValueError, KeyError, WorkerUnavailable):
+        return None  # it was never started, or it is gone
+
+
+def _file(directory: Path) -> Path:
+    return directory / "running.json"
+
+
+def _tail(log: Path) -> str:
+    return log.read_text("utf-8", "replace")[-2000:]

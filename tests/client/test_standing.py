@@ -1,0 +1,119 @@
+"""``sklearn-wsl-gpu worker``: a worker for several programs, started, looked at and stopped from a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_wsl_gpu import sessions
+from sklearn_wsl_gpu.cli import main
+from sklearn_wsl_gpu.context import offload
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="a worker runs on Linux")
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Iterator[str]:
+    where = str(tmp_path / "keys")
+    yield where
+    sessions.shutdown()
+    main(["worker", "stop", "--keys", where])
+
+
+def _json(capsys: pytest.CaptureFixture[str], *command: str) -> dict[str, Any]:
+    capsys.readouterr()
+    main(["worker", *command, "--json"])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_worker_is_started_used_shown_and_stopped(keys: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["worker", "start", "--keys", keys]) == 0
+    said = capsys.readouterr().out
+    worker = _json(capsys, "status", "--keys", keys)["workers"][0]
+    assert f"SKLEARN_WSL_GPU_ENDPOINT={worker['endpoint']}" in said
+    assert (worker["ready"], worker["engine"], worker["sessions"]) == (True, "cpu", [])
+
+    with offload(endpoint=worker["endpoint"], keys=keys, slots=(1, 2, 1), slot_bytes=2**22, fallback="raise"):
+        kept = StandardScaler().fit_transform(np.ones((50_000, 4)))
+    shown = _json(capsys, "status", "--keys", keys)["workers"][0]["sessions"]
+    assert [(session["pid"], session["calls"]) for session in shown] == [(os.getpid(), 1)]
+    slots = shown[0]["slots"]
+    assert [slot["kind"] for slot in slots] == ["input", "scratch", "output", "output"]
+    assert [slot["state"] for slot in slots] == ["free", "free", "kept", "free"]
+    assert kept.nbytes <= slots[2]["used"] <= kept.nbytes + 8192
+    assert {slot["size"] for slot in slots} == {2**22}
+    assert slots[2]["age"] > 0 == slots[0]["age"]
+
+    main(["worker", "status", "--keys", keys])
+    words = capsys.readouterr().out
+    assert f"Session 1 of process {os.getpid()}: 1 calls" in words
+    assert "  2  output   kept" in words
+
+    assert main(["worker", "stop", "--keys", keys]) == 0
+    assert not psutil.pid_exists(worker["pid"]) or psutil.Process(worker["pid"]).status() == psutil.STATUS_ZOMBIE
+    assert main(["worker", "status", "--keys", keys]) == 1
+    np.testing.assert_array_equal(kept, 0)
+
+
+def test_starting_twice_leaves_the_first_worker_alone(keys: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first = _json(capsys, "start", "--keys", keys)
+    second = _json(capsys, "start", "--keys", keys)
+
+    assert first["workers"][0]["pid"] == second["workers"][0]["pid"]
+
+
+def test_a_worker_that_was_killed_counts_as_none_and_another_can_be_started(
+    keys: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = psutil.Process(_json(capsys, "start", "--keys", keys)["workers"][0]["pid"])
+    process.kill()
+    process.wait(10)
+
+    assert _json(capsys, "status", "--keys", keys) == {"workers": []}
+    assert _json(capsys, "stop", "--keys", keys) == {"stopped": []}
+    assert _json(capsys, "start", "--keys", keys)["workers"][0]["pid"] != process.pid
+
+
+def test_a_worker_somewhere_else_is_shown_and_stopped_by_its_endpoint(
+    keys: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worker = _json(capsys, "start", "--keys", keys)["workers"][0]
+
+    assert (
+        _json(capsys, "status", "--keys", keys, "--endpoint", worker["endpoint"])["workers"][0]["pid"] == worker["pid"]
+    )
+    assert _json(capsys, "stop", "--keys", keys, "--endpoint", worker["endpoint"]) == {"stopped": [worker["endpoint"]]}
+    assert main(["worker", "status", "--keys", keys, "--endpoint", "tcp://127.0.0.1:1"]) == 2
+    assert "Nothing listens at tcp://127.0.0.1:1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--engine", "abacus"], "The engine abacus does not start: ConfigurationError: engine must be one of"),
+        (["--listen", "tcp://0.0.0.0:4711"], "the worker serves loopback addresses only"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why_and_leaves_nothing(
+    options: list[str], words: str, keys: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["worker", "start", "--keys", keys, *options]) == 2
+    assert words in capsys.readouterr().err
+    assert _json(capsys, "status", "--keys", keys) == {"workers": []}
+
+
+def test_the_map_of_slots_is_part_of_the_status_of_a_session() -> None:
+    with offload(slots=(1, 2, 0), slot_bytes=2**22, fallback="raise") as session:
+        kept = StandardScaler().fit_transform(np.ones((50_000, 4)))
+        assert [slot["state"] for slot in session.status()["slots"]] == ["free", "kept", "free"]  # type: ignore[attr-defined]
+        del kept
+        assert {slot["state"] for slot in session.status()["slots"]} == {"free"}  # type: ignore[attr-defined]
