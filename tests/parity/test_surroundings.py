@@ -26,10 +26,9 @@ from sklearn.ensemble import (
 from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
 from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression, Ridge
 from sklearn.manifold import TSNE
-from sklearn.metrics import pairwise_distances_chunked
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.multioutput import MultiOutputRegressor
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.svm import SVC, LinearSVC
@@ -248,29 +247,6 @@ def test_a_frame_keeps_its_index() -> None:
 
     assert list(output.index) == list(data.index)
     assert list(output.columns) == list("abcdef")
-
-
-def test_assume_finite_reaches_the_worker() -> None:
-    holes = X.copy()
-    holes[0, 0] = np.nan
-    model = Ridge().fit(X, NUMBERS)
-    with on_the_worker(), sklearn.config_context(assume_finite=True):
-        found = model.predict(holes)
-
-    assert np.isnan(found[0])
-    assert not np.isnan(found[1:]).any()
-
-
-def test_working_memory_reaches_the_worker() -> None:
-    many = np.random.default_rng(0).normal(size=(3000, 3))
-    assert len(list(pairwise_distances_chunked(many, working_memory=1))) > 1
-    model = NearestNeighbors(algorithm="brute", metric="cosine").fit(many)
-    with sklearn.config_context(working_memory=1):
-        local = model.kneighbors(many)
-        with on_the_worker():
-            remote = model.kneighbors(many)
-
-    assert first_difference(local, remote) is None
 
 
 @pytest.mark.falls_back
