@@ -340,7 +340,7 @@ def test_another_clients_session_is_refused(tmp_path: Path) -> None:
         StandardScaler().fit(X)
         live = sessions.live()[0]
         wire = Wire(live.where.endpoint, live.where.keys, -1, greeted=True)
-        answer, _ = wire.ask(m.Status(os.urandom(16)))
+        answer, _ = wire.ask(m.Wait(os.urandom(16), 1))
         wire.close()
 
     assert isinstance(answer, m.Refused)
