@@ -10,8 +10,16 @@ from sklearn.utils._available_if import _AvailableIfDescriptor
 from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _check_feature_names, _get_feature_names
 
+try:
+    from sklearn.callback import ProgressBar
+    from sklearn.callback._callback_support import callback_management_context
+except ImportError:  # before scikit-learn 1.9
+    ProgressBar = callback_management_context = None
+
 __all__ = [
     "AvailableIf",
+    "ProgressBar",
+    "callback_management_context",
     "changed_settings",
     "check_feature_names",
     "feature_names",

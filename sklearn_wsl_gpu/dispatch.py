@@ -7,7 +7,7 @@ import time
 import warnings
 from typing import Any, NamedTuple
 
-from sklearn_wsl_gpu import _compat, inheritance, inputs, policy, sessions
+from sklearn_wsl_gpu import _compat, inheritance, inputs, policy, progress, sessions
 from sklearn_wsl_gpu.adopt import adopt, user_level
 from sklearn_wsl_gpu.config import Frame, suspended
 from sklearn_wsl_gpu.errors import EngineError, FallbackWarning, OffloadError, Reason, Unsupported
@@ -41,7 +41,7 @@ def _facts(call: Invocation) -> policy.Facts:
         _find_override(call),
         inputs.count_elements(call.data),
         in_place or call.row.works_in_place(estimator),
-        bool(getattr(estimator, "_skl_callbacks", None)),
+        call.fits and progress.stays(estimator),
     )
 
 
@@ -66,7 +66,14 @@ def _offload(frame: Frame, call: Invocation) -> Any:
     if call.row.name not in session.estimators:
         raise Unsupported(f"The engine {session.engine} does not compute {call.row.name}.", "unsupported-by-engine")
     mark = None if call.fits else fingerprint(attributes_to_send(call))
-    asked = _ask(session, call, mark, deadline)
+    with progress.watched(call.estimator, fits=call.fits) as watch:
+        asked = _ask(session, call, mark, deadline, watch)
+        if watch is not None:
+            watch.finish()
+        return _take(frame, call, session, asked, mark, begin)
+
+
+def _take(frame: Frame, call: Invocation, session: Session, asked: _Asked, mark: bytes | None, begin: float) -> Any:
     reply, answered = asked.reply, time.perf_counter()
     try:
         value = adopt(call, asked.gathered, reply)
@@ -94,13 +101,16 @@ class _Asked(NamedTuple):
     model: int
 
 
-def _ask(session: Session, call: Invocation, mark: bytes | None, deadline: float | None) -> _Asked:
+def _ask(
+    session: Session, call: Invocation, mark: bytes | None, deadline: float | None, watch: progress.Progress | None
+) -> _Asked:
     model = 0 if mark is None else session.model(mark)
     while True:
         number = session.next_number()
-        gathered = gather(call, model, 0 if model else number)
+        gathered = gather(call, model, 0 if model else number, watched=watch is not None)
         try:
-            return _Asked(session.request(number, gathered, deadline), gathered, model or number)
+            reply = session.request(number, gathered, deadline, None if watch is None else watch.show)
+            return _Asked(reply, gathered, model or number)
         except ModelMissing:
             if mark is not None:
                 session.forget_model(mark)

@@ -94,7 +94,7 @@ def _checksum(array: Array) -> int:
     return zlib.crc32(array.T.data if array.flags.f_contiguous else array.copy().data)
 
 
-def gather(call: Invocation, model: int, keep: int) -> Gathered:
+def gather(call: Invocation, model: int, keep: int, *, watched: bool = False) -> Gathered:
     """Take a call apart.
 
     Parameters
@@ -105,6 +105,8 @@ def gather(call: Invocation, model: int, keep: int) -> Gathered:
         Number of the model that the worker keeps; 0 to send the state along.
     keep : int
         Number under which the worker should keep the model afterwards; 0 for not.
+    watched : bool
+        Whether the worker should tell of the progress.
 
     Raises
     ------
@@ -128,7 +130,7 @@ def gather(call: Invocation, model: int, keep: int) -> Gathered:
     refs, nbytes = placing.plan(encoder.arrays)
     body = CallBody(
         call.row.name, call.method, model, keep, state, nodes, named, [list(ref) for ref in refs],
-        settings, generator,
+        settings, generator, watched,
     )  # fmt: skip
     try:
         packed = encode_body(body)

@@ -22,7 +22,7 @@ class Facts(NamedTuple):
     in_place : bool
         Whether the caller allows the method to overwrite its array.
     has_callbacks : bool
-        Whether callbacks of scikit-learn watch the estimator.
+        Whether callbacks of scikit-learn watch a fit that need more of it than a worker tells.
     """
 
     estimator: str
@@ -52,5 +52,5 @@ def reason_to_stay(settings: Settings, facts: Facts) -> Reason | None:
     if facts.in_place:
         return Reason("in-place", f"{name} with these parameters may overwrite the caller's own array.")
     if facts.has_callbacks:
-        return Reason("callbacks", f"{name} has callbacks, which run here.")
+        return Reason("callbacks", f"{name} has callbacks that look at more than its progress; they run here.")
     return None

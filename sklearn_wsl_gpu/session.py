@@ -8,8 +8,10 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from sklearn_wsl_gpu import launch
 from sklearn_wsl_gpu.carriers import shared
@@ -142,7 +144,9 @@ class Session:
         """Return a number for a request, and for the model that it leaves."""
         return next(self._numbers)
 
-    def request(self, number: int, gathered: Gathered, deadline: float | None) -> Reply:
+    def request(
+        self, number: int, gathered: Gathered, deadline: float | None, show: Callable[[Sequence[Any]], None] | None
+    ) -> Reply:
         """Have the worker do one call.
 
         Parameters
@@ -153,6 +157,8 @@ class Session:
             What to send.
         deadline : float or None
             `time.monotonic` value at which to give up.
+        show : callable or None
+            Called with the events of each `Progress`.
 
         Raises
         ------
@@ -180,7 +186,7 @@ class Session:
             call = m.Call(self._welcome.session, number, inputs, outputs)
             wire = self._take_wire()
             sent = time.perf_counter()
-            answer, raw = self._converse(wire, call, gathered.body, leases, deadline)
+            answer, raw = self._converse(wire, call, gathered.body, leases, deadline, show)
             clean = True
             seconds = (sent - begin, time.perf_counter() - sent)
             reply = self._conclude(answer, raw, leases[-1] if leases else None, seconds)
@@ -204,11 +210,19 @@ class Session:
                 self._abandon(number, leases, wire)
 
     def _converse(
-        self, wire: Wire, call: m.Call, body: bytes, leases: list[Lease], deadline: float | None
+        self,
+        wire: Wire,
+        call: m.Call,
+        body: bytes,
+        leases: list[Lease],
+        deadline: float | None,
+        show: Callable[[Sequence[Any]], None] | None,
     ) -> tuple[m.Message, bytes]:
         answer, raw = wire.ask(call, body, deadline)
         while True:
-            if isinstance(answer, m.Running):
+            if isinstance(answer, (m.Running, m.Progress)):
+                if isinstance(answer, m.Progress) and show is not None:
+                    show(answer.events)
                 answer, raw = wire.ask(m.Wait(call.session, call.request), b"", deadline)
             elif isinstance(answer, m.NeedOutput):
                 # Nothing is held while waiting for room, so that no two calls can wait for each other.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -38,6 +39,7 @@ from wsl_worker import engines
 from wsl_worker.engines.base import Engine, Request
 from wsl_worker.link import Link, LinkClosed
 from wsl_worker.models import Models
+from wsl_worker.progress import told
 from wsl_worker.surroundings import Output, Warnings, scikit_learn_settings
 
 #: A model costs at least this, whatever its arrays take.
@@ -91,7 +93,7 @@ class Executor:
         self._segments: dict[int, Segment] = {}
         self._waiting: dict[int, tuple[int, _Finished]] = {}
         self._output = Output()
-        self._busy = False
+        self._busy = self._interrupted = False
         signal.signal(signal.SIGINT, self._on_interrupt)
 
     def serve(self) -> None:
@@ -107,7 +109,17 @@ class Executor:
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         # The front interrupts a job; one that has just ended must not take the next one with it.
+        self._interrupted = True
         if self._busy:
+            self._busy = False
+            raise KeyboardInterrupt
+
+    def _tell(self, job: int, event: list[Any]) -> None:
+        # A message must not be torn by an interrupt, nor the interrupt be lost.
+        self._interrupted = self._busy = False
+        self._link.send(["progress", job, event])
+        self._busy = True
+        if self._interrupted:
             self._busy = False
             raise KeyboardInterrupt
 
@@ -199,6 +211,7 @@ class Executor:
             scikit_learn_settings(call.configuration),
             # Worker processes of a worker process would outlive its death.
             joblib.parallel_backend("threading", n_jobs=None),
+            told(model, lambda event: self._tell(job, event)) if call.watched else contextlib.nullcontext(),
         ):
             value = self._engine.call(model, call.method, arguments, keywords)
         seconds = time.perf_counter() - begin

@@ -21,6 +21,8 @@ from wsl_worker.supervisor import Supervisor
 _INTERRUPT_SECONDS = 1.0
 #: How long the executor is kept free for a result that waits for room, before the next job starts.
 _HOLD_SECONDS = 1.0
+#: A client that does not ask is not kept up to date for ever.
+_MAX_EVENTS = 10_000
 
 Answer = Callable[[Envelope | None, m.Message, bytes], None]
 
@@ -92,6 +94,9 @@ class Scheduler:
         if job is None:
             words = "The worker does not know this request any more."
             self.answer(envelope, m.Failed(wait.request, "unknown-request", words), b"")
+        elif job.events:
+            self.answer(envelope, m.Progress(job.request, job.events), b"")
+            job.events = []
         elif job.outcome is not None:
             self.answer(envelope, *job.outcome)
         else:
@@ -206,6 +211,12 @@ class Scheduler:
             self.broken = str(fields[0])
             return
         job = self._jobs.get(fields[0])
+        if kind == "progress":
+            self._progressed(job, fields[1])
+            return
+        self._ended(kind, fields, body, job)
+
+    def _ended(self, kind: str, fields: list[Any], body: bytes, job: Job | None) -> None:
         if job is self._running:
             self._running = None
             self._kill_at = None
@@ -230,6 +241,14 @@ class Scheduler:
         else:
             raise ProtocolError(f"The executor said {kind!r}.")
         self._start_next()
+
+    def _progressed(self, job: Job | None, event: list[Any]) -> None:
+        if job is None or len(job.events) >= _MAX_EVENTS:
+            return
+        job.events.append(event)
+        if job.envelope is not None:
+            self.answer(job.envelope, m.Progress(job.request, job.events), b"")
+            job.events, job.envelope = [], None
 
     def _reply(self, job: Job, message: m.Message, body: bytes = b"") -> None:
         job.outcome = (message, body)

@@ -52,6 +52,8 @@ class Job:
     outcome: tuple[m.Message, bytes] | None = None
     #: Who wants to know that it is cancelled.
     cancellers: list[Envelope] = field(default_factory=list)
+    #: Progress that nobody was told of yet.
+    events: list[Any] = field(default_factory=list)
 
     def step(self, event: str) -> None:
         """Go to the state that follows an event."""

@@ -115,6 +115,17 @@ class Running(NamedTuple):
     phase: str
 
 
+class Progress(NamedTuple):
+    """Worker: still at it, and these tasks of the fit have begun or ended since you asked last.
+
+    An event is ["begin" or "end", ids of the tasks from the root's child down, name, most subtasks (-1: not
+    known), whether subtasks are sequential]; the last three count for a begin only.
+    """
+
+    request: int
+    events: list[Any]
+
+
 class Failed(NamedTuple):
     """Worker: it could not be done here; nothing of the session is lost."""
 
@@ -167,6 +178,8 @@ class CallBody(NamedTuple):
         scikit-learn's settings that differ from their defaults.
     generator : node
         State of numpy's global generator, if the call may draw from it.
+    watched : bool
+        Whether to tell of its progress.
     """
 
     estimator: str
@@ -179,6 +192,7 @@ class CallBody(NamedTuple):
     refs: list[Any]
     configuration: list[Any]
     generator: Node
+    watched: bool
 
 
 class ResultBody(NamedTuple):
@@ -215,12 +229,14 @@ class ResultBody(NamedTuple):
 Message: TypeAlias = (
     Hello | Welcome | Call | Wait | Grant | Cancel | Status | Bye
     | Result | NeedOutput | NeedModel | Running | Failed | Cancelled | Refused | Report | Farewell | Stop
+    | Progress
 )  # fmt: skip
 
 #: A message's number is its place here; never reorder, only append (see `version`).
 MESSAGES: tuple[type[Message], ...] = (
     Hello, Welcome, Call, Wait, Grant, Cancel, Status, Bye,
     Result, NeedOutput, NeedModel, Running, Failed, Cancelled, Refused, Report, Farewell, Stop,
+    Progress,
 )  # fmt: skip
 _NUMBER = {kind: number for number, kind in enumerate(MESSAGES)}
 
@@ -291,6 +307,13 @@ def _records(*kinds: type[Any]) -> _Check:
     return check
 
 
+def _events(value: Any) -> list[Any]:
+    for _, path, *_ in _records(str, list, str, int, bool)(value):
+        if not all(type(item) is int for item in path):
+            raise RemoteProtocolError("A message has a task whose place is none.")
+    return value  # type: ignore[no-any-return]
+
+
 def _number(value: Any) -> float:
     if type(value) not in (int, float):
         raise RemoteProtocolError("A message has something else where a number belongs.")
@@ -321,13 +344,14 @@ _FIELDS: dict[type[Any], tuple[_Check, ...]] = {
     NeedOutput: (_integer, _integer),
     NeedModel: (_integer,),
     Running: (_integer, _text),
+    Progress: (_integer, _events),
     Failed: (_integer, _text, _text),
     Cancelled: (_integer,),
     Refused: (_text, _text),
     Report: (_pairs,),
     Farewell: (),
     CallBody: (
-        _text, _text, _integer, _integer, _optional_pairs, _list, _pairs, _list, _pairs, _anything,
+        _text, _text, _integer, _integer, _optional_pairs, _list, _pairs, _list, _pairs, _anything, _flag,
     ),
     ResultBody: (
         _anything, _optional_pairs, _list, _records(str, str, str, int), _records(str, str), _records(int, list),

@@ -43,6 +43,7 @@ CLIENT_RECEIVES: ChannelTable = {
         (ASKING, kind): READY
         for kind in (
             m.Result, m.NeedOutput, m.NeedModel, m.Running, m.Failed, m.Cancelled, m.Refused, m.Report,
+            m.Progress,
         )
     },
 }  # fmt: skip

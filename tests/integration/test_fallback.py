@@ -161,13 +161,23 @@ def test_an_estimator_that_is_not_fitted_says_so_as_without_us() -> None:
 @pytest.mark.falls_back
 @pytest.mark.skipif(not hasattr(StandardScaler, "set_callbacks"), reason="this scikit-learn has no callbacks")
 @pytest.mark.usefixtures("shared_worker")
-def test_an_estimator_with_callbacks_runs_here() -> None:
-    from sklearn.callback import ProgressBar
+def test_a_fit_with_callbacks_that_look_into_it_runs_here() -> None:
+    class Watcher:
+        def setup(self, estimator: Any, context: Any) -> None: ...
+        def teardown(self, estimator: Any, context: Any) -> None: ...
+        def on_fit_task_begin(self, estimator: Any, context: Any, *, X: Any) -> None:
+            seen.append(X)
 
+        def on_fit_task_end(self, estimator: Any, context: Any) -> None: ...
+
+    seen: list[Any] = []
     with offload() as session, pytest.warns(FallbackWarning, match="callbacks"):
-        StandardScaler().set_callbacks(ProgressBar()).fit(X)
+        scaler = StandardScaler().set_callbacks(Watcher())
+        scaler.fit(X)
+        scaler.transform(X)
 
-    assert [call.reason.code for call in session.report().calls if call.reason] == ["callbacks"]
+    assert [call.reason and call.reason.code for call in session.report().calls] == ["callbacks", None]
+    assert len(seen) == 1
 
 
 @pytest.mark.falls_back

@@ -52,6 +52,12 @@ KINDS: dict[str, tuple[st.SearchStrategy[Any], list[Any]]] = {
 KINDS["warnings"] = (st.lists(st.tuples(TEXTS, TEXTS, TEXTS, INTEGERS).map(list), max_size=3), [None, 1, "x"])
 KINDS["output"] = (st.lists(st.tuples(TEXTS, TEXTS).map(list), max_size=3), [None, 1, "x"])
 KINDS["generators"] = (st.lists(st.tuples(INTEGERS, LISTS).map(list), max_size=3), [None, 1, "x"])
+KINDS["events"] = (
+    st.lists(
+        st.tuples(TEXTS, st.lists(st.integers(-9, 9), max_size=3), TEXTS, INTEGERS, st.booleans()).map(list), max_size=3
+    ),
+    [None, 1, "x"],
+)
 #: What the items of these may not be.
 RECORDS: dict[str, list[Any]] = {
     "warnings": [1, [], ["a.B", "text", "module"], ["a.B", 1, "module", 2], ["a.B", "text", "module", "x"]],
@@ -74,6 +80,7 @@ FIELDS: dict[type[Any], tuple[str, ...]] = {
     m.NeedOutput: ("integer", "integer"),
     m.NeedModel: ("integer",),
     m.Running: ("integer", "text"),
+    m.Progress: ("integer", "events"),
     m.Failed: ("integer", "text", "text"),
     m.Cancelled: ("integer",),
     m.Refused: ("text", "text"),
@@ -82,6 +89,7 @@ FIELDS: dict[type[Any], tuple[str, ...]] = {
     m.Stop: ("token",),
     m.CallBody: (
         "text", "text", "integer", "integer", "optional pairs", "list", "pairs", "list", "pairs", "node",
+        "flag",
     ),
     m.ResultBody: ("node", "optional pairs", "list", "warnings", "output", "generators", "number", "flag"),
 }  # fmt: skip
@@ -175,6 +183,24 @@ def test_records_of_a_result_that_are_no_records_are_refused() -> None:
     for name, bads in RECORDS.items():
         for bad in bads:
             _refuses(m.ResultBody, m.encode_body(result._replace(**{name: [bad]})))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        1,
+        [],
+        ["end", [], "", 0],
+        ["end", 1, "", 0, True],
+        ["end", ["x"], "", 0, True],
+        ["end", [True], "", 0, True],
+        ["end", [], 1, 0, True],
+        ["end", [], "", None, True],
+        ["end", [], "", 0, 1],
+    ],
+)
+def test_an_event_of_a_fit_that_is_none_is_refused(event: Any) -> None:
+    _refuses(m.Progress, m.encode(m.Progress(3, [event])))
 
 
 @settings(deadline=None, max_examples=300)
