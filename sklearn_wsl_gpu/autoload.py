@@ -9,9 +9,12 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from types import ModuleType
 from typing import Any
+
+from sklearn_wsl_gpu.importing import find_and_run
 
 VARIABLE = "SKLEARN_WSL_GPU"
 _ON = ("1", "true", "yes", "on")
@@ -43,22 +46,25 @@ class _Finder(MetaPathFinder):
     def __init__(self) -> None:
         self._depth = 0
         self._is_imported = False
+        self._is_following = False
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> Any:
+        if not self._is_following and "." not in fullname and fullname not in sys.stdlib_module_names:
+            # A package of somebody else's estimators imports scikit-learn itself, so that `enable` comes in the
+            # middle of its import.
+            self._is_following = True
+            from sklearn_wsl_gpu.following import follow
+
+            found = follow().find_spec(fullname, path, target)
+            if found is not None:
+                return found
         if fullname != "sklearn" and not fullname.startswith("sklearn_wsl_gpu."):
             return None
-        finders = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
-        spec = next(filter(None, (finder.find_spec(fullname, path, target) for finder in finders)), None)
-        if spec is None or spec.loader is None:
-            return None
-        loader: Any = spec.loader
 
-        # On the one loader object, which stays the module's own: others ask it for files and source.
-        def exec_module(module: ModuleType) -> None:
-            del loader.exec_module
+        def run(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
             self._depth += 1
             try:
-                loader.exec_module(module)
+                execute(module)
             finally:
                 self._depth -= 1
             self._is_imported = self._is_imported or fullname == "sklearn"
@@ -66,8 +72,7 @@ class _Finder(MetaPathFinder):
                 sys.meta_path.remove(self)
                 _enable()
 
-        loader.exec_module = exec_module
-        return spec
+        return find_and_run(self, fullname, path, target, run)
 
 
 def _enable() -> None:

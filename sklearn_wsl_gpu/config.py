@@ -48,20 +48,27 @@ def _engine(value: Any) -> str:
     return str(value)
 
 
+def _name_of(cls: Any) -> str:
+    package = cls.__module__.partition(".")[0]
+    return str(cls.__name__) if package == "sklearn" else f"{package}.{cls.__name__}"
+
+
 def _estimators(name: str) -> Callable[[Any], frozenset[str] | None]:
     def parse(value: Any) -> frozenset[str] | None:
-        from sklearn_wsl_gpu.estimators import ROWS
+        from sklearn_wsl_gpu.estimators import ROWS, third_party
 
         if value is None:
             return None
         found = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
         try:
-            chosen = frozenset(item if isinstance(item, str) else item.__name__ for item in found)
+            chosen = frozenset(item if isinstance(item, str) else _name_of(item) for item in found)
         except (TypeError, AttributeError):
             chosen = frozenset({repr(value)})
         if not chosen <= ROWS.keys():
-            unknown = ", ".join(sorted(chosen - ROWS.keys()))
-            raise _wrong(name, unknown, f"names of estimators, of these: {', '.join(sorted(ROWS))}")
+            known = ROWS.keys() | third_party.names()
+            unknown = ", ".join(sorted(chosen - known))
+            if unknown:
+                raise _wrong(name, unknown, f"names of estimators, of these: {', '.join(sorted(known))}")
         return chosen
 
     return parse

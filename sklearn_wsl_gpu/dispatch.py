@@ -11,6 +11,7 @@ from sklearn_wsl_gpu import _compat, inheritance, inputs, policy, progress, sess
 from sklearn_wsl_gpu.adopt import adopt, user_level
 from sklearn_wsl_gpu.config import Frame, suspended
 from sklearn_wsl_gpu.errors import EngineError, FallbackWarning, OffloadError, Reason, Unsupported
+from sklearn_wsl_gpu.estimators import third_party
 from sklearn_wsl_gpu.gather import Gathered, attributes_to_send, fingerprint, gather
 from sklearn_wsl_gpu.invocation import Invocation
 from sklearn_wsl_gpu.reporting import CallRecord
@@ -65,12 +66,25 @@ def _offload(frame: Frame, call: Invocation) -> Any:
     session = sessions.obtain(settings)
     if call.row.name not in session.estimators:
         raise Unsupported(f"The engine {session.engine} does not compute {call.row.name}.", "unsupported-by-engine")
+    _check_version(session, call.row.package)
     mark = None if call.fits else fingerprint(attributes_to_send(call))
     with progress.watched(call.estimator, fits=call.fits) as watch:
         asked = _ask(session, call, mark, deadline, watch)
         if watch is not None:
             watch.finish()
         return _take(frame, call, session, asked, mark, begin)
+
+
+def _check_version(session: Session, package: str) -> None:
+    if package == "sklearn":  # which was compared when the session was opened
+        return
+    here, there = third_party.installed_version(package), session.version(package)
+    if here != there:
+        raise Unsupported(
+            f"{package} is {here or 'of unknown version'} here and {there or 'of unknown version'} at the worker; "
+            "results could differ. Install the same version on both sides.",
+            "version-mismatch",
+        )
 
 
 def _take(frame: Frame, call: Invocation, session: Session, asked: _Asked, mark: bytes | None, begin: float) -> Any:

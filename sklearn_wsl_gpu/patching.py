@@ -21,7 +21,9 @@ from sklearn.utils import parallel
 from sklearn_wsl_gpu._compat import AvailableIf
 from sklearn_wsl_gpu.config import active
 from sklearn_wsl_gpu.errors import FallbackWarning
-from sklearn_wsl_gpu.estimators import ROWS, Row
+from sklearn_wsl_gpu.estimators import ROWS, Row, third_party
+from sklearn_wsl_gpu.following import follow
+from sklearn_wsl_gpu.state import objects
 
 _MARK = "__sklearn_wsl_gpu__"
 _ABSENT: Any = object()
@@ -47,9 +49,20 @@ def install() -> None:
             return
         for row in ROWS.values():
             if row.cls is not None and _is_scikit_learns(row.cls):
-                for name in row.method_names:
-                    _wrap_method(row, name)
+                _wrap_class(row)
         _put(parallel.Parallel, "__call__", _carry_settings(parallel.Parallel.__dict__["__call__"]))
+    follow().listen(_on_import)
+
+
+def _on_import(package: str) -> None:
+    """Wrap the estimators of another package, now that it is there."""
+    with _patches.lock:
+        for name in third_party.names() if _patches.users else ():
+            if name.partition(".")[0] == package:
+                row = third_party.find(name)
+                if row is not None and (row.cls, row.method_names[0]) not in _patches.installed:
+                    objects.register(row)
+                    _wrap_class(row)
 
 
 def uninstall() -> None:
@@ -94,6 +107,11 @@ def _is_scikit_learns(cls: type[Any]) -> bool:
 def _put(cls: Any, name: str, replacement: Any) -> None:
     _patches.installed[cls, name] = (cls.__dict__.get(name, _ABSENT), replacement)
     setattr(cls, name, replacement)
+
+
+def _wrap_class(row: Row) -> None:
+    for name in row.method_names:
+        _wrap_method(row, name)
 
 
 def _wrap_method(row: Row, name: str) -> None:

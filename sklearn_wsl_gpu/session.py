@@ -120,6 +120,10 @@ class Session:
         """Names of the estimators that the engine may take."""
         return frozenset(self._welcome.estimators)
 
+    def version(self, package: str) -> str:
+        """Return the version of a package of somebody else's estimators that the worker has; empty for none."""
+        return dict((name, text) for name, text in self._welcome.versions).get(package, "")
+
     def model(self, fingerprint: bytes) -> int:
         """Return the number under which the worker keeps a model, or 0."""
         with self._lock:

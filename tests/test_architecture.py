@@ -20,7 +20,7 @@ CLIENT = {
     "tables": "",
     "reporting": "errors tables",
     # Tables
-    "estimators": "",
+    "estimators": "errors",
     "invocation": "estimators",
     # What is said and where arrays lie: blind to each other
     "protocol": "errors arrays",
@@ -42,14 +42,16 @@ CLIENT = {
     "sessions": "config errors launch session sockets",
     "progress": "_compat errors",
     "adopt": "_compat arrays errors estimators gather invocation pool session state",
-    "dispatch": "_compat adopt config errors gather inheritance inputs invocation policy progress reporting session "
-    "sessions",
+    "dispatch": "_compat adopt config errors estimators gather inheritance inputs invocation policy progress reporting "
+    "session sessions",
+    "importing": "",
+    "following": "estimators importing",
     "parallel": "config launch patching reporting sessions",
-    "patching": "_compat config dispatch errors estimators invocation parallel",
+    "patching": "_compat config dispatch errors estimators following invocation parallel state",
     "context": "config patching reporting sessions",
     # Doors
     "enabling": "config context patching reporting",
-    "autoload": "enabling errors",
+    "autoload": "enabling errors following importing",
     "running": "autoload errors keys reporting",
     "standing": "errors keys launch pool protocol sockets",
     "cli": "errors running standing tables",
@@ -97,7 +99,7 @@ LIBRARIES = {
         sklearn_wsl_gpu.testing
         wsl_worker.surroundings wsl_worker.testing
     """,
-    "joblib": "wsl_worker.executor",
+    "joblib": "sklearn_wsl_gpu.state.objects wsl_worker.executor",
     "pytest": "sklearn_wsl_gpu.pytest_plugin wsl_worker.testing",
     "packaging": "sklearn_wsl_gpu.expected_failures",
     "IPython": "sklearn_wsl_gpu.notebook",

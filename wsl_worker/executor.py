@@ -19,7 +19,7 @@ import numpy as np
 
 from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef, check_array_ref, check_span_ref
 from sklearn_wsl_gpu.errors import OffloadError, RemoteProtocolError, StaleReference, Unsupported
-from sklearn_wsl_gpu.estimators import METHODS, ROWS, Row
+from sklearn_wsl_gpu.estimators import METHODS, Row, find, third_party
 from sklearn_wsl_gpu.pool import Segment, placing
 from sklearn_wsl_gpu.pool.layout import (
     CLIENT,
@@ -32,7 +32,7 @@ from sklearn_wsl_gpu.pool.layout import (
 )
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol.messages import CallBody, ResultBody, decode_call, encode_body
-from sklearn_wsl_gpu.state import Decoder, Encoder
+from sklearn_wsl_gpu.state import Decoder, Encoder, objects
 from sklearn_wsl_gpu.state.decoding import set_generator
 from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
 from wsl_worker import engines
@@ -98,7 +98,9 @@ class Executor:
 
     def serve(self) -> None:
         """Answer the front until it is gone."""
-        self._link.send(["ready", self._engine.name, sorted(self._engine.estimators)])
+        packages = {name.partition(".")[0] for name in third_party.installed()}
+        versions = [[package, third_party.installed_version(package)] for package in sorted(packages)]
+        self._link.send(["ready", self._engine.name, sorted(self._engine.estimators), versions])
         while True:
             try:
                 message = self._link.receive()
@@ -187,9 +189,11 @@ class Executor:
 
     def _run(self, session: int, job: int, inputs: Any, raw: bytes) -> _Finished | None:
         call = decode_call(raw)
-        row = ROWS.get(call.estimator)
+        row = find(call.estimator)
         if row is None or call.method not in row.method_names:
             raise Unsupported(f"{call.estimator}.{call.method} is not in this worker's table.", "not-in-table")
+        if row.package != "sklearn":
+            objects.register(row)
         views = self._views(session, inputs, call.refs)
         fits = METHODS[call.method].fits
         arguments_from: Sequence[Array] = _Copies(views) if fits and row.keeps_input else views

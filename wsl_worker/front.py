@@ -234,8 +234,9 @@ class Front:
         if process >= 0:
             self.watch(process, lambda: self._end_session(session))
         self._scheduler.attach(session)
+        versions = [*map(list, self._versions.items()), *self._scheduler.packages]
         welcome = m.Welcome(
-            PROTOCOL, [list(pair) for pair in self._versions.items()], session.token, self._scheduler.engine,
+            PROTOCOL, versions, session.token, self._scheduler.engine,
             self._scheduler.estimators, proof, os.getpid(), self._boot,
         )  # fmt: skip
         self._answer(envelope, welcome, b"")

@@ -43,6 +43,7 @@ class Scheduler:
         self.broken = ""
         self.engine = ""
         self.estimators: list[str] = []
+        self.packages: list[list[str]] = []
         self._numbers = itertools.count(1)
         self._queue: deque[Job] = deque()
         self._jobs: dict[int, Job] = {}
@@ -201,7 +202,7 @@ class Scheduler:
     def _heard(self, head: list[Any], body: bytes) -> None:
         kind, *fields = head
         if kind == "ready":
-            self.engine, self.estimators = fields
+            self.engine, self.estimators, self.packages = fields
             self.ready = True
             for session in self._sessions.values():
                 self._send(["attach", session.number], descriptor=os.dup(session.descriptor))

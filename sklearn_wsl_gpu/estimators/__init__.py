@@ -1,4 +1,7 @@
-"""What may be offloaded: a table, one module for each module of scikit-learn. Adding an estimator is one row."""
+"""What may be offloaded: a table, one module for each module of scikit-learn. Adding an estimator is one row.
+
+Estimators of other packages are found by `third_party`.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from sklearn_wsl_gpu.estimators import (
     neighbors,
     preprocessing,
     svm,
+    third_party,
 )
 from sklearn_wsl_gpu.estimators.row import METHODS, Method, Row
 
-__all__ = ["METHODS", "ROWS", "Method", "Row"]
+__all__ = ["METHODS", "ROWS", "Method", "Row", "find", "third_party"]
 
 
 def _merge() -> dict[str, Row]:
@@ -32,5 +36,10 @@ def _merge() -> dict[str, Row]:
     return merged
 
 
-#: Every row by the name of its class.
+#: Every row of scikit-learn by the name of its class.
 ROWS: dict[str, Row] = _merge()
+
+
+def find(name: str) -> Row | None:
+    """Return the row of a name, or None: of scikit-learn, or registered by another package."""
+    return ROWS.get(name) or third_party.find(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -45,7 +46,7 @@ class Row:
     Attributes
     ----------
     path : str
-        Public path of the class, such as ``"sklearn.cluster.KMeans"``.
+        Public path of the class, such as ``"sklearn.cluster.KMeans"`` or ``"umap.UMAP"``.
     methods : str
         Its methods that compute on data, separated by spaces; each one is a key of `METHODS`.
     keeps_input : bool
@@ -54,13 +55,18 @@ class Row:
     refits : bool
         Whether ``fit`` looks at, or removes, attributes of an earlier fit, so that these must travel too.
     rewrites : str
-        Parameters, separated by spaces, that scikit-learn's own ``fit`` changes.
+        Parameters and what else the constructor sets, separated by spaces, that the class's own ``fit`` changes.
     named : bool
         Whether it knows the names of X's columns (label encoders do not).
     in_place : str
         Parameters, separated by spaces, that allow the estimator to overwrite the caller's array when False;
         ``copy@metric=precomputed`` says: only if the parameter ``metric`` is ``"precomputed"``, and
         ``@metric=precomputed&method=exact``: always if both are so.
+    functions : str
+        Modules, separated by spaces, whose functions a fitted estimator may hold; they travel by name.
+    declined : callable or None
+        Given the parameters and the shapes of the arrays of a call, returns in words why an engine that computes
+        with the class itself cannot do it, or None: for what is too well hidden in the fitted state to travel.
     """
 
     path: str
@@ -70,6 +76,8 @@ class Row:
     rewrites: str = ""
     named: bool = True
     in_place: str = ""
+    functions: str = ""
+    declined: Callable[[Mapping[str, Any], Sequence[tuple[int, ...]]], str | None] | None = None
 
     def __post_init__(self) -> None:
         unknown = set(self.methods.split()) - set(METHODS)
@@ -78,8 +86,13 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Name of the class."""
-        return self.path.rpartition(".")[2]
+        """What the estimator is called: the name of a class of scikit-learn, the path of any other."""
+        return self.path.rpartition(".")[2] if self.package == "sklearn" else self.path
+
+    @property
+    def package(self) -> str:
+        """The top-level package of the class."""
+        return self.path.partition(".")[0]
 
     def works_in_place(self, estimator: Any) -> bool:
         """Tell whether an estimator's parameters allow it to overwrite the caller's array."""

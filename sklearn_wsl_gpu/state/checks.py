@@ -252,6 +252,34 @@ def _check_hierarchy(attributes: dict[str, Any], features: Any) -> None:
             _require((merges[side] >= 0).all() and (merges[side] <= largest).all(), "_single_linkage_tree_")
 
 
+def _check_condensed(attributes: dict[str, Any], features: Any) -> None:
+    labels = attributes.get("labels_")
+    if labels is None:
+        return
+    _require(getattr(labels, "ndim", 0) == 1, "labels_")
+    largest = 2 * len(labels)
+    tree = attributes.get("_condensed_tree")
+    if tree is not None:
+        for name in ("parent", "child", "child_size"):
+            _require(not len(tree) or (tree[name].min() >= 0 and tree[name].max() <= largest), "_condensed_tree")
+    merges = attributes.get("_single_linkage_tree")
+    if merges is not None:
+        _require(merges.ndim == 2 and merges.shape[1] == 4, "_single_linkage_tree")
+        _require(
+            not len(merges) or (merges[:, :2].min() >= 0 and merges[:, :2].max() < largest), "_single_linkage_tree"
+        )
+
+
+def _check_embedding(attributes: dict[str, Any], features: Any) -> None:
+    embedding = attributes.get("embedding_")
+    if embedding is None:
+        return
+    rows = len(embedding)
+    for name in ("_raw_data", "graph_", "_sigmas", "_rhos"):
+        part = attributes.get(name)
+        _require(part is None or part.shape[0] == rows, name)
+
+
 def _check_kernel_ridge(attributes: dict[str, Any], features: Any) -> None:
     rows = attributes.get("X_fit_")
     if rows is not None and attributes.get("kernel") != "precomputed":
@@ -272,4 +300,6 @@ _CHECKERS: dict[str, Callable[[dict[str, Any], Any], None]] = {
     "KernelDensity": _check_density,
     "KernelRidge": _check_kernel_ridge,
     "HDBSCAN": _check_hierarchy,
+    "hdbscan.HDBSCAN": _check_condensed,
+    "umap.UMAP": _check_embedding,
 }

@@ -295,7 +295,7 @@ def _find_handler(value: Any) -> Callable[[Encoder, Any], Any]:
         return lambda encoder, dtype: ["D", dtype.str] if is_carried_dtype(dtype.str) else _refuse(dtype)
     if kind in objects.ESTIMATOR_NAMES:
         return _encode_estimator
-    if objects.is_helper(kind):
+    if objects.is_helper(kind) or objects.is_function(value):
         return _encode_object
     return lambda encoder, item: _refuse(item)
 

@@ -5,9 +5,11 @@ A class that is not named here never travels, and is never constructed from a me
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import joblib
 import numpy as np
 from sklearn.metrics import _dist_metrics
 from sklearn.neighbors import BallTree, KDTree
@@ -17,7 +19,7 @@ from sklearn.tree import _tree as tree_module
 from sklearn.tree._tree import Tree
 
 from sklearn_wsl_gpu.errors import RemoteProtocolError, Unsupported
-from sklearn_wsl_gpu.estimators import ROWS
+from sklearn_wsl_gpu.estimators import ROWS, Row
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.state import checks
 
@@ -38,11 +40,14 @@ def _collect() -> dict[type[Any], str]:
 
 ESTIMATOR_NAMES: dict[type[Any], str] = _collect()
 _ESTIMATOR_CLASSES = {name: cls for cls, name in ESTIMATOR_NAMES.items()}
+#: Modules whose functions travel by name.
+_FUNCTION_MODULES: set[str] = set()
 
 #: Record layouts of compiled scikit-learn code, by name.
 _LAYOUTS: dict[str, np.dtype[Any]] = {
     "tree": tree_module.NODE_DTYPE,
     "neighbors": np.dtype([("idx_start", "<i8"), ("idx_end", "<i8"), ("is_leaf", "<i8"), ("radius", "<f8")]),
+    "condensed": np.dtype([("parent", "<i8"), ("child", "<i8"), ("lambda_val", "<f8"), ("child_size", "<i8")]),
     "hierarchy": np.dtype([("left_node", "<i8"), ("right_node", "<i8"), ("value", "<f8"), ("cluster_size", "<i8")]),
 }
 
@@ -82,6 +87,20 @@ class _Kind(NamedTuple):
     put_together: Callable[..., Any]
 
 
+def register(row: Row) -> None:
+    """Let estimators of another package travel from now on, and the functions that they may hold."""
+    assert row.cls is not None
+    ESTIMATOR_NAMES[row.cls] = row.name
+    _ESTIMATOR_CLASSES[row.name] = row.cls
+    _FUNCTION_MODULES.update(row.functions.split())
+
+
+def is_function(value: Any) -> bool:
+    """Tell whether a value is a function that travels by name."""
+    module, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
+    return module in _FUNCTION_MODULES and name is not None and vars(sys.modules[module]).get(name) is value
+
+
 def layout_name(dtype: np.dtype[Any]) -> str | None:
     """Return the name of a record layout, or None if it is not one of the closed set."""
     for name, layout in _LAYOUTS.items():
@@ -97,7 +116,7 @@ def is_helper(cls: type[Any]) -> bool:
 
 def take_apart(value: Any) -> tuple[str, Sequence[Any]]:
     """Return kind and parts of a helper object."""
-    kind = _KIND_OF.get(type(value), "metric")
+    kind = "function" if is_function(value) else _KIND_OF.get(type(value), "metric")
     return kind, _KINDS[kind].take_apart(value)
 
 
@@ -138,7 +157,7 @@ def build_estimator(cls: type[Any], attributes: Mapping[str, Any]) -> Any:
             raise RemoteProtocolError("An attribute would hide a method.")
     estimator = blank(cls)
     vars(estimator).update(attributes)
-    checks.check_estimator(cls.__name__, estimator)
+    checks.check_estimator(ESTIMATOR_NAMES[cls], estimator)
     return estimator
 
 
@@ -211,6 +230,23 @@ def _put_frame(array: Array) -> Frame:
     return Frame(array)
 
 
+def _put_function(module: str, name: str) -> Any:
+    found = vars(sys.modules[module]).get(name) if module in _FUNCTION_MODULES and module in sys.modules else None
+    if not is_function(found):
+        raise RemoteProtocolError("A value names a function that is not known.")
+    return found
+
+
+def _take_memory(memory: joblib.Memory) -> Sequence[Any]:
+    if memory.location is not None:
+        raise Unsupported("A cache on disk stays local.")
+    return (int(memory._verbose),)
+
+
+def _put_memory(verbose: int) -> joblib.Memory:
+    return joblib.Memory(None, verbose=verbose)
+
+
 def _take_nothing(value: Any) -> Sequence[Any]:
     raise Unsupported("This object does not travel.")
 
@@ -221,6 +257,14 @@ _KINDS: dict[str, _Kind] = {
     "ball_tree": _Kind(_take_neighbors, _put_neighbors(BallTree)),
     "metric": _Kind(_take_metric, _put_metric),
     "layout": _Kind(_take_nothing, _put_layout),
+    "function": _Kind(lambda function: (function.__module__, function.__name__), _put_function),
+    "memory": _Kind(_take_memory, _put_memory),
     "frame": _Kind(lambda frame: (frame.array,), _put_frame),
 }
-_KIND_OF: dict[type[Any], str] = {Tree: "tree", KDTree: "kd_tree", BallTree: "ball_tree", Frame: "frame"}
+_KIND_OF: dict[type[Any], str] = {
+    Tree: "tree",
+    KDTree: "kd_tree",
+    BallTree: "ball_tree",
+    Frame: "frame",
+    joblib.Memory: "memory",
+}

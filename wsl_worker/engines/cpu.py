@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sklearn_wsl_gpu.errors import Reason
-from sklearn_wsl_gpu.estimators import ROWS, Row
+from sklearn_wsl_gpu.estimators import ROWS, Row, third_party
 from sklearn_wsl_gpu.state import objects
 from wsl_worker.engines.base import Engine, Request
 
@@ -18,10 +18,11 @@ class CpuEngine(Engine):
 
     @property
     def estimators(self) -> frozenset[str]:
-        return frozenset(name for name, row in ROWS.items() if row.cls is not None)
+        return frozenset(name for name, row in ROWS.items() if row.cls is not None) | third_party.installed()
 
     def support(self, request: Request) -> Reason | None:
-        return None
+        words = None if request.row.declined is None else request.row.declined(request.parameters, request.shapes)
+        return None if words is None else Reason("unsupported-argument", f"{request.row.name}: {words}.")
 
     def load(self, row: Row, attributes: Mapping[str, Any]) -> Any:
         return objects.build_estimator(objects.estimator_class(row.name), attributes)
