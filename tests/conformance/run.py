@@ -75,10 +75,12 @@ def run(target: str, *, offloaded: bool) -> dict[str, dict[str, Any]]:
             options += ["--sklearn-wsl-gpu=cpu", f"--sklearn-wsl-gpu-xfail={XFAIL}"]
         # One thread each: two of them in a pool of BLAS differ in the last bit from one.
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        # Nor what a pytest that runs this says to its children.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         ran = subprocess.run(
             [sys.executable, str(HERE / "recorder.py"), str(out), *options],
             cwd=directory,
-            env={**os.environ, **single},
+            env={**inherited, **single},
             capture_output=True,
             text=True,
             timeout=_MINUTES * 60,

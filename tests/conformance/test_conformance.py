@@ -1,0 +1,20 @@
+"""The part of scikit-learn's own tests that is run for every change; `run.py` runs them all."""
+
+from __future__ import annotations
+
+import pytest
+import sklearn
+
+from tests.conformance.run import PLAN, problems, run, summarize
+
+
+@pytest.mark.skipif(
+    not sklearn.__version__.startswith("1.9."), reason="modules and expected failures are listed for scikit-learn 1.9"
+)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("target", PLAN["quick"])
+def test_scikit_learns_own_tests_pass_offloaded(target: str) -> None:
+    modules = summarize(run(target, offloaded=True), None)
+
+    assert sum(module.offloaded for module in modules.values()) > 0
+    assert problems(modules.values()) == []
