@@ -8,7 +8,7 @@ from typing import Any
 from sklearn_wsl_gpu.estimators.row import Row
 
 
-def _declined(parameters: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> str | None:
+def _declined(method: str, parameters: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> str | None:
     for name in ("prediction_data", "branch_detection_data"):
         if parameters.get(name):
             return f"what an HDBSCAN keeps with {name}=True does not travel"

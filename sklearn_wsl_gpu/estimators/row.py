@@ -65,7 +65,7 @@ class Row:
     functions : str
         Modules, separated by spaces, whose functions a fitted estimator may hold; they travel by name.
     declined : callable or None
-        Given the parameters and the shapes of the arrays of a call, returns in words why an engine that computes
+        Given method, parameters and the shapes of the arrays of a call, returns in words why an engine that computes
         with the class itself cannot do it, or None: for what is too well hidden in the fitted state to travel.
     """
 
@@ -77,7 +77,7 @@ class Row:
     named: bool = True
     in_place: str = ""
     functions: str = ""
-    declined: Callable[[Mapping[str, Any], Sequence[tuple[int, ...]]], str | None] | None = None
+    declined: Callable[[str, Mapping[str, Any], Sequence[tuple[int, ...]]], str | None] | None = None
 
     def __post_init__(self) -> None:
         unknown = set(self.methods.split()) - set(METHODS)

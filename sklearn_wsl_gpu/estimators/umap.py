@@ -11,9 +11,9 @@ from sklearn_wsl_gpu.estimators.row import Row
 _SMALL = 4096
 
 
-def _declined(parameters: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> str | None:
+def _declined(method: str, parameters: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> str | None:
     is_large = any(len(shape) > 1 and shape[0] >= _SMALL for shape in shapes)
-    if is_large or parameters.get("force_approximation_algorithm"):
+    if "fit" in method and (is_large or parameters.get("force_approximation_algorithm")):
         return f"a UMAP fitted approximately, as from {_SMALL} rows on, holds a search index that does not travel"
     return None
 

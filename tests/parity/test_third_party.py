@@ -57,19 +57,18 @@ def test_a_umap_transforms_on_the_worker_and_back() -> None:
     local = model.transform(new), model.inverse_transform(model.embedding_[:3])
     with on_the_worker():
         remote = model.transform(new), model.inverse_transform(model.embedding_[:3])
+        many = model.transform(np.repeat(X, 35, axis=0))
         supervised = umap.UMAP(random_state=0, n_epochs=20).fit_transform(X, GROUPS)
 
     assert first_difference(remote, local) is None
+    assert many.shape == (4200, 2)
     assert first_difference(supervised, model.embedding_) is None
 
 
-@pytest.mark.falls_back
-def test_a_umap_that_searches_approximately_says_why_it_is_fitted_here() -> None:
+def test_a_umap_that_searches_approximately_says_why_it_is_not_offloaded() -> None:
     model = umap.UMAP(random_state=0, n_epochs=2, force_approximation_algorithm=True)
-    with sklearn_wsl_gpu.offload(), pytest.warns(sklearn_wsl_gpu.FallbackWarning, match="search index"):
+    with sklearn_wsl_gpu.offload(fallback="raise"), pytest.raises(sklearn_wsl_gpu.Unsupported, match="search index"):
         model.fit(X)
-
-    assert model._knn_search_index is not None
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ class CpuEngine(Engine):
         return frozenset(name for name, row in ROWS.items() if row.cls is not None) | third_party.installed()
 
     def support(self, request: Request) -> Reason | None:
-        words = None if request.row.declined is None else request.row.declined(request.parameters, request.shapes)
+        declined = request.row.declined
+        words = None if declined is None else declined(request.method, request.parameters, request.shapes)
         return None if words is None else Reason("unsupported-argument", f"{request.row.name}: {words}.")
 
     def load(self, row: Row, attributes: Mapping[str, Any]) -> Any:
