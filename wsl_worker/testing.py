@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sklearn.base import is_classifier
 
 from sklearn_wsl_gpu.errors import Reason
-from sklearn_wsl_gpu.estimators import METHODS, ROWS, Row
+from sklearn_wsl_gpu.estimators import METHODS, ROWS, Row, third_party
 from sklearn_wsl_gpu.state import objects
 from wsl_worker.engines.base import Engine, Request
 
@@ -81,7 +81,7 @@ class EngineSuite:
         """Its estimators are a frozenset of names of rows, not empty, and always the same."""
         assert isinstance(engine.estimators, frozenset)
         assert engine.estimators
-        assert engine.estimators <= ROWS.keys()
+        assert engine.estimators <= ROWS.keys() | third_party.names()
         assert engine.estimators == self.make_engine().estimators
 
     @pytest.mark.parametrize("name", _FITS)
