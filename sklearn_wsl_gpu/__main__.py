@@ -6,20 +6,13 @@ import argparse
 import sys
 
 from sklearn_wsl_gpu import cli
-from sklearn_wsl_gpu.errors import OffloadError
 
 
 def main() -> int:
     """Run from the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m sklearn_wsl_gpu", usage=cli.RUN_USAGE, description=__doc__)
     cli.add_run(parser)
-    options = parser.parse_args()
-    try:
-        code: int = options.act(options)
-    except OffloadError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    return code
+    return cli.act(parser, None)
 
 
 if __name__ == "__main__":

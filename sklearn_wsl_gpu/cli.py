@@ -20,6 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_run(commands.add_parser("run", help="run a Python program offloaded", usage=RUN_USAGE))
     _add_report(commands.add_parser("report", help="what the last run offloaded, and what not and why"))
     _add_worker(commands.add_parser("worker", help="a worker that several programs use"))
+    return act(parser, arguments)
+
+
+def act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    """Do what the arguments say, those of the command line if they are None; return the exit code."""
     options = parser.parse_args(arguments)
     try:
         code: int = options.act(options)

@@ -55,7 +55,7 @@ CLIENT = {
     "running": "autoload errors keys reporting",
     "standing": "errors keys launch pool protocol sockets",
     "cli": "errors running standing tables",
-    "__main__": "cli errors",
+    "__main__": "cli",
     "notebook": "context enabling errors",
     "testing": "",
     "expected_failures": "errors",
