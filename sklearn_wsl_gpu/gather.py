@@ -124,9 +124,9 @@ def gather(call: Invocation, model: int, keep: int, *, watched: bool = False) ->
         encoder.know_attributes(vars(call.estimator))
     elif getattr(call.estimator, "random_state", 0) is None:
         generator = generator_node(global_generator(), -1)
-    dispatched = ["array_api_dispatch", True] in settings
-    nodes = [encoder.encode(inputs.convert(value, dispatched)) for value in call.args]
-    named = [[name, encoder.encode(inputs.convert(value, dispatched))] for name, value in call.kwargs.items()]
+    how = ["array_api_dispatch", True] in settings, call.row.checks_input(call.method)
+    nodes = [encoder.encode(inputs.convert(value, *how)) for value in call.args]
+    named = [[name, encoder.encode(inputs.convert(value, *how))] for name, value in call.kwargs.items()]
     refs, nbytes = placing.plan(encoder.arrays)
     body = CallBody(
         call.row.name, call.method, model, keep, state, nodes, named, [list(ref) for ref in refs],

@@ -21,8 +21,17 @@ def count_elements(value: Any) -> int | None:
     return len(value) if isinstance(value, (list, tuple)) else None
 
 
-def convert(value: Any, array_api_dispatch: bool = False) -> Any:
-    """Return what to encode for an argument, under scikit-learn's setting ``array_api_dispatch``.
+def convert(value: Any, array_api_dispatch: bool = False, checked: bool = True) -> Any:
+    """Return what to encode for an argument.
+
+    Parameters
+    ----------
+    value : object
+        What the caller passed.
+    array_api_dispatch : bool
+        scikit-learn's setting of that name.
+    checked : bool
+        Whether the method makes an array of it first, as nearly all do.
 
     Raises
     ------
@@ -38,6 +47,8 @@ def convert(value: Any, array_api_dispatch: bool = False) -> Any:
         return value
     module = type(value).__module__.partition(".")[0]
     if module == "pandas":
+        if not checked:
+            raise Unsupported("This method computes with the DataFrame itself in this version of scikit-learn.")
         return _from_pandas(value)
     if module in ("polars", "pyarrow"):
         if array_api_dispatch:

@@ -7,12 +7,14 @@ ROWS = (
         "sklearn.decomposition.PCA",
         "fit transform fit_transform inverse_transform score score_samples",
         in_place="copy",
+        unchecked="inverse_transform<1.8",
     ),
     Row(
         "sklearn.decomposition.IncrementalPCA",
         "fit partial_fit transform fit_transform inverse_transform",
         refits=True,
         in_place="copy",
+        unchecked="inverse_transform<1.8",
     ),
     Row("sklearn.decomposition.TruncatedSVD", "fit transform fit_transform inverse_transform"),
 )

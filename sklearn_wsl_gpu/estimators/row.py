@@ -62,6 +62,9 @@ class Row:
         Parameters, separated by spaces, that allow the estimator to overwrite the caller's array when False;
         ``copy@metric=precomputed`` says: only if the parameter ``metric`` is ``"precomputed"``, and
         ``@metric=precomputed&method=exact``: always if both are so.
+    unchecked : str
+        Methods, separated by spaces, that compute with a DataFrame itself and so give one back;
+        ``inverse_transform<1.8`` says: before scikit-learn 1.8.
     functions : str
         Modules, separated by spaces, whose functions a fitted estimator may hold; they travel by name.
     declined : callable or None
@@ -76,6 +79,7 @@ class Row:
     rewrites: str = ""
     named: bool = True
     in_place: str = ""
+    unchecked: str = ""
     functions: str = ""
     declined: Callable[[str, Mapping[str, Any], Sequence[tuple[int, ...]]], str | None] | None = None
 
@@ -105,6 +109,16 @@ class Row:
                 return True
         return False
 
+    def checks_input(self, method: str) -> bool:
+        """Tell whether a method makes an array of what it is given, in the version of scikit-learn that runs here."""
+        for entry in self.unchecked.split():
+            name, _, before = entry.partition("<")
+            if name == method:
+                import sklearn
+
+                return _major_minor(sklearn.__version__) >= _major_minor(before)
+        return True
+
     @property
     def method_names(self) -> tuple[str, ...]:
         """Its methods, in the order of the row."""
@@ -132,3 +146,7 @@ class Row:
         """Names of the constructor's parameters."""
         assert self.cls is not None
         return frozenset(self.cls._get_param_names())
+
+
+def _major_minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])

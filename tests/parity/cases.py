@@ -105,7 +105,16 @@ def kinds_for(name: str, method: str) -> list[str]:
     refused = set() if tags.input_tags.sparse and (name, method) not in DENSE_ONLY else {"sparse"}
     if name == "TSNE":
         refused.add("list")
+    if not ROWS[name].checks_input(method):
+        refused.add("pandas")
     return [kind for kind in INPUTS if kind not in refused]
+
+
+def _as_given(found: Any, data: Any) -> Any:
+    """Return transformed data as the kind of table that the data came in, if that was one."""
+    if scipy.sparse.issparse(found) or not hasattr(data, "columns"):
+        return found
+    return INPUTS[{pd.DataFrame: "pandas", pl.DataFrame: "polars", pa.Table: "pyarrow"}[type(data)]](found)
 
 
 def arguments(name: str, method: str, data: Any, target: Any, fitted: Any) -> tuple[Any, ...]:
@@ -113,7 +122,7 @@ def arguments(name: str, method: str, data: Any, target: Any, fitted: Any) -> tu
     if method == "error_norm":
         return (np.eye(6),)
     if method == "inverse_transform":
-        return (fitted.transform(data),)
+        return (_as_given(fitted.transform(data), data),)
     if takes_labels(name) or target is None:
         return (data,)
     return (data, target) if METHODS[method].fits or method == "score" else (data,)
