@@ -56,8 +56,8 @@ def _descriptors() -> dict[str, str]:
 def _shared_memory() -> set[str]:
     where = Path("/dev/shm")
     names = {path.name for path in where.iterdir()} if where.is_dir() else set()
-    # joblib names what it makes by process; that of others is not this test's. Names of semaphores tell nothing.
-    foreign = re.compile(rf"sem\.mp-|(sem\.)?(loky-|joblib_memmapping_folder_)(?!{os.getpid()}[-_])")
+    # This package makes no semaphores; joblib names what it makes by process, and that of others is not this test's.
+    foreign = re.compile(rf"sem\.|(loky-|joblib_memmapping_folder_)(?!{os.getpid()}[-_])")
     return {name for name in names if not foreign.match(name)}
 
 

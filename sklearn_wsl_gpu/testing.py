@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+from sklearn._loss._loss import CyLossFunction
 from sklearn.base import BaseEstimator
 from sklearn.metrics import DistanceMetric
 from sklearn.neighbors import BallTree, KDTree
@@ -113,7 +114,7 @@ class _Measure:
     def _others(self, a: Any, b: Any, path: str) -> str | None:
         if type(a).__module__.partition(".")[0] in ("pandas", "polars"):
             return self._frames(a, b, path)
-        if isinstance(a, Tree):
+        if isinstance(a, (Tree, CyLossFunction)):
             return self.difference(a.__reduce__()[1:], b.__reduce__()[1:], path)
         if isinstance(a, (KDTree, BallTree)):
             return self.difference(_contents(a), _contents(b), path)

@@ -32,6 +32,8 @@ _CATEGORIES: Array = _random.integers(0, 3, size=(60, 2)).astype("f8")
 _CLASSES: Array = np.repeat([0, 1, 2], 20)
 _NUMBERS: Array = _X @ np.array([1.0, -2.0, 3.0, 0.5])
 
+#: What is not fitted on points.
+_X_OF: dict[str, Array] = {"OneHotEncoder": _CATEGORIES, "TargetEncoder": _CATEGORIES, "KernelCenterer": _X @ _X.T}
 #: Parameters with which small data can be fitted.
 _PARAMETERS: dict[str, dict[str, Any]] = {
     "TSNE": {"perplexity": 5, "max_iter": 250, "method": "exact"},
@@ -39,6 +41,8 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "KMeans": {"n_clusters": 3, "n_init": 1},
     "SpectralClustering": {"n_clusters": 3},
     "HDBSCAN": {"copy": True},
+    "GaussianMixture": {"n_components": 2},
+    "Nystroem": {"n_components": 20},
 }
 _FITS = [name for name, row in ROWS.items() if row.cls is not None]
 _PREDICTS = [
@@ -192,8 +196,8 @@ def _make(name: str) -> Any:
 def _arguments(name: str, method: str, *, score: bool) -> list[Array]:
     if not ROWS[name].named:
         return [_CLASSES]
-    X = _CATEGORIES if name in ("OneHotEncoder", "TargetEncoder") else _X
-    y = _CLASSES if is_classifier(_make(name)) else _NUMBERS
+    X = _X_OF.get(name, _X)
+    y = _CLASSES if is_classifier(_make(name)) else np.abs(_NUMBERS) if name == "PoissonRegressor" else _NUMBERS
     return [X, y] if score or METHODS[method].fits else [X]
 
 

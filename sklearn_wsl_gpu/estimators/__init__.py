@@ -9,10 +9,14 @@ from sklearn_wsl_gpu.estimators import (
     cluster,
     covariance,
     decomposition,
+    discriminant_analysis,
     ensemble,
+    kernel_approximation,
     kernel_ridge,
     linear_model,
     manifold,
+    mixture,
+    naive_bayes,
     neighbors,
     preprocessing,
     svm,
@@ -26,8 +30,8 @@ __all__ = ["METHODS", "ROWS", "Method", "Row", "find", "third_party"]
 def _merge() -> dict[str, Row]:
     merged: dict[str, Row] = {}
     for module in (
-        linear_model, svm, cluster, decomposition, ensemble, neighbors, kernel_ridge, manifold, covariance,
-        preprocessing,
+        linear_model, svm, cluster, decomposition, ensemble, neighbors, kernel_ridge, kernel_approximation, manifold,
+        mixture, naive_bayes, discriminant_analysis, covariance, preprocessing,
     ):  # fmt: skip
         for row in module.ROWS:
             if row.name in merged:

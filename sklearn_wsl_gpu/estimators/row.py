@@ -29,9 +29,9 @@ METHODS: dict[str, Method] = {
     **dict.fromkeys(("fit", "partial_fit", "fit_predict", "fit_transform"), Method(True, "set")),
     **dict.fromkeys(
         (
-            "predict", "predict_proba", "predict_log_proba", "decision_function", "transform", "score",
-            "score_samples", "kneighbors", "kneighbors_graph", "radius_neighbors", "radius_neighbors_graph",
-            "apply", "decision_path", "mahalanobis",
+            "predict", "predict_proba", "predict_log_proba", "predict_joint_log_proba", "decision_function",
+            "transform", "score", "score_samples", "kneighbors", "kneighbors_graph", "radius_neighbors",
+            "radius_neighbors_graph", "apply", "decision_path", "mahalanobis",
         ),
         Method(False, "check"),
     ),
@@ -64,7 +64,7 @@ class Row:
         ``@metric=precomputed&method=exact``: always if both are so.
     unchecked : str
         Methods, separated by spaces, that compute with a DataFrame itself and so give one back;
-        ``inverse_transform<1.8`` says: before scikit-learn 1.8.
+        ``inverse_transform<1.8`` says: before version 1.8 of its package.
     functions : str
         Modules, separated by spaces, whose functions a fitted estimator may hold; they travel by name.
     declined : callable or None
@@ -110,13 +110,11 @@ class Row:
         return False
 
     def checks_input(self, method: str) -> bool:
-        """Tell whether a method makes an array of what it is given, in the version of scikit-learn that runs here."""
+        """Tell whether a method makes an array of what it is given, in the version of its package that runs here."""
         for entry in self.unchecked.split():
             name, _, before = entry.partition("<")
             if name == method:
-                import sklearn
-
-                return _major_minor(sklearn.__version__) >= _major_minor(before)
+                return _major_minor(importlib.import_module(self.package).__version__) >= _major_minor(before)
         return True
 
     @property

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
+from sklearn._loss import HalfPoissonLoss
 from sklearn.metrics import _dist_metrics
 from sklearn.neighbors import BallTree, KDTree
 from sklearn.preprocessing import LabelBinarizer, LabelEncoder
@@ -50,6 +51,9 @@ _LAYOUTS: dict[str, np.dtype[Any]] = {
     "condensed": np.dtype([("parent", "<i8"), ("child", "<i8"), ("lambda_val", "<f8"), ("child_size", "<i8")]),
     "hierarchy": np.dtype([("left_node", "<i8"), ("right_node", "<i8"), ("value", "<f8"), ("cluster_size", "<i8")]),
 }
+
+#: Losses that generalized linear models keep, by name; they hold nothing but what their class says.
+_LOSSES: dict[str, type[Any]] = {"HalfPoissonLoss": HalfPoissonLoss}
 
 _METRICS: dict[str, type[Any]] = {
     name: cls
@@ -247,6 +251,12 @@ def _put_memory(verbose: int) -> joblib.Memory:
     return joblib.Memory(None, verbose=verbose)
 
 
+def _put_loss(name: str) -> Any:
+    if name not in _LOSSES:
+        raise RemoteProtocolError("A value names a loss that is not known.")
+    return _LOSSES[name]()
+
+
 def _take_nothing(value: Any) -> Sequence[Any]:
     raise Unsupported("This object does not travel.")
 
@@ -259,6 +269,7 @@ _KINDS: dict[str, _Kind] = {
     "layout": _Kind(_take_nothing, _put_layout),
     "function": _Kind(lambda function: (function.__module__, function.__name__), _put_function),
     "memory": _Kind(_take_memory, _put_memory),
+    "loss": _Kind(lambda loss: (type(loss).__name__,), _put_loss),
     "frame": _Kind(lambda frame: (frame.array,), _put_frame),
 }
 _KIND_OF: dict[type[Any], str] = {
@@ -267,4 +278,5 @@ _KIND_OF: dict[type[Any], str] = {
     BallTree: "ball_tree",
     Frame: "frame",
     joblib.Memory: "memory",
+    HalfPoissonLoss: "loss",
 }

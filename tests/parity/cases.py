@@ -72,6 +72,9 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "IncrementalPCA": {"n_components": 3, "batch_size": 20},
     "OneHotEncoder": {"handle_unknown": "ignore"},
     "SVC": {"probability": True},
+    "GaussianMixture": {"n_components": 2},
+    "Nystroem": {"n_components": 20},
+    "Binarizer": {"threshold": 2.0},
 }
 
 #: Methods of estimators that take sparse input elsewhere.
@@ -94,6 +97,10 @@ def data_for(name: str) -> tuple[Any, Any]:
     """Return X and y that a row can be fitted on."""
     if name in ("OneHotEncoder", "TargetEncoder"):
         return CATEGORIES, NUMBERS
+    if name == "KernelCenterer":
+        return X @ X.T, NUMBERS
+    if name == "PoissonRegressor":
+        return X, np.abs(NUMBERS)
     return X, CLASSES if is_classifier(make(name)) else NUMBERS
 
 
@@ -128,12 +135,17 @@ def arguments(name: str, method: str, data: Any, target: Any, fitted: Any) -> tu
     return (data, target) if METHODS[method].fits or method == "score" else (data,)
 
 
+def demanded(name: str, method: str) -> dict[str, Any]:
+    """Return the keywords that a method cannot do without."""
+    return {"classes": np.unique(CLASSES)} if (name, method) == ("GaussianNB", "partial_fit") else {}
+
+
 def do(
     name: str, method: str, data: Any, target: Any, weights: Any = None, parameters: Mapping[str, Any] | None = None
 ) -> tuple[Any, Any]:
     """Return what a method gives, and the estimator as it is afterwards."""
     estimator = make(name, **(parameters or {}))
-    keywords = {}
+    keywords = demanded(name, method)
     if weights is not None and has_fit_parameter(estimator, "sample_weight"):
         keywords["sample_weight"] = weights
     if not METHODS[method].fits:
@@ -148,7 +160,7 @@ def possible_methods(name: str, data: Any, target: Any, parameters: Mapping[str,
     do(name, "fit", copy(data), copy(target), parameters=parameters)
     found = []
     for method in ROWS[name].method_names:
-        with suppress(AttributeError, TypeError, ValueError):
+        with suppress(AttributeError, NotImplementedError, TypeError, ValueError):
             do(name, method, copy(data), copy(target), parameters=parameters)
             found.append(method)
     return found

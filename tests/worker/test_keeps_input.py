@@ -16,7 +16,7 @@ from sklearn_wsl_gpu import offload
 from sklearn_wsl_gpu.estimators import METHODS, ROWS
 from sklearn_wsl_gpu.state import objects
 from sklearn_wsl_gpu.testing import first_difference
-from tests.parity.cases import CLASSES, INPUTS, WEIGHTS, arguments, data_for, kinds_for, make, takes_labels
+from tests.parity.cases import CLASSES, INPUTS, WEIGHTS, arguments, data_for, demanded, kinds_for, make, takes_labels
 from wsl_worker.engines.cpu import CpuEngine
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -78,7 +78,7 @@ def _kept(model: Any, given: list[Any]) -> set[str]:
 def _fit_by_the_engine(name: str, method: str, given: list[Any], parameters: dict[str, Any] | None = None) -> Any:
     engine = CpuEngine()
     model = engine.load(ROWS[name], objects.carried_attributes(make(name, **(parameters or {}))))
-    engine.call(model, method, given, {})
+    engine.call(model, method, given, demanded(name, method))
     return model
 
 
