@@ -79,6 +79,7 @@ def _add_worker(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     start = actions.add_parser("start", help="start one in the background")
     start.add_argument("--engine", default=os.environ.get("SKLEARN_WSL_GPU_ENGINE", "auto"), help="default: auto")
+    start.add_argument("--device", default=os.environ.get("SKLEARN_WSL_GPU_DEVICE", "auto"), help="default: auto")
     start.add_argument("--listen", default="tcp://127.0.0.1:*", help="a loopback endpoint; default: a free port")
     start.set_defaults(act=_start)
     stop = actions.add_parser("stop", help="stop it, for all its clients")
@@ -101,7 +102,7 @@ def _add_worker(parser: argparse.ArgumentParser) -> None:
 def _start(options: argparse.Namespace) -> int:
     from sklearn_wsl_gpu import standing
 
-    found, is_new = standing.start(options.keys, options.engine, options.listen)
+    found, is_new = standing.start(options.keys, options.engine, options.device, options.listen)
     if options.json:
         print(json.dumps({"workers": [found]}))
         return 0

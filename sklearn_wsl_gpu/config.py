@@ -48,6 +48,14 @@ def _engine(value: Any) -> str:
     return str(value)
 
 
+def _device(value: Any) -> str:
+    if type(value) is int and value >= 0:
+        return f"cuda:{value}"
+    if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
+        raise _wrong("device", value, "'auto', 'cpu', 'cuda:N' or the number N of a GPU")
+    return "cuda:0" if value == "cuda" else value
+
+
 def _name_of(cls: Any) -> str:
     package = cls.__module__.partition(".")[0]
     return str(cls.__name__) if package == "sklearn" else f"{package}.{cls.__name__}"
@@ -149,6 +157,7 @@ class Settings:
 
     endpoint: str | None = _setting(None, _endpoint)
     engine: str = _setting("auto", _engine)
+    device: str = _setting("auto", _device)
     include: frozenset[str] | None = _setting(None, _estimators("include"))
     exclude: frozenset[str] | None = _setting(None, _estimators("exclude"))
     min_elements: int = _setting(0, _whole("min_elements", 0))

@@ -90,6 +90,9 @@ class offload:
         reuses it.
     engine : str, default="auto"
         What the worker that is started computes with: ``"auto"`` or the name of an installed engine.
+    device : str or int, default="auto"
+        What the engine of the worker that is started computes on: ``"cpu"``, ``"cuda:1"`` (or ``1``) for the second
+        GPU, or ``"auto"`` for what the engine takes by itself, a GPU if it can.
     include, exclude : collection of str or None, default=None
         Names of estimators (or their classes) to offload only, or not to. In the environment separated by
         commas.
@@ -137,6 +140,7 @@ class offload:
         *,
         endpoint: str | None = UNSET,
         engine: str = UNSET,
+        device: str | int = UNSET,
         include: Iterable[str | type] | None = UNSET,
         exclude: Iterable[str | type] | None = UNSET,
         min_elements: int = UNSET,

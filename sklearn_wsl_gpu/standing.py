@@ -24,7 +24,7 @@ _STOP_SECONDS = 10.0
 _SESSION_FIELDS = ("number", "pid", "silent_seconds", "calls", "slots")
 
 
-def start(keys: str | None, engine: str, listen: str) -> tuple[dict[str, Any], bool]:
+def start(keys: str | None, engine: str, device: str, listen: str) -> tuple[dict[str, Any], bool]:
     """Start a worker in the background, and wait until its engine is there.
 
     Parameters
@@ -33,6 +33,8 @@ def start(keys: str | None, engine: str, listen: str) -> tuple[dict[str, Any], b
         Directory of its keys, log and address; None takes ``~/.sklearn_wsl_gpu``.
     engine : str
         What it computes with.
+    device : str
+        What it computes on.
     listen : str
         Endpoint to bind.
 
@@ -56,6 +58,7 @@ def start(keys: str | None, engine: str, listen: str) -> tuple[dict[str, Any], b
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = directory / "worker.log"
     command = [sys.executable, "-P", "-m", "wsl_worker", "--keys", str(directory), "--engine", engine]
+    command += ["--device", device]
     with log.open("wb") as errors:
         process = subprocess.Popen(
             [*command, "--listen", listen],

@@ -89,15 +89,16 @@ LIBRARIES = {
         sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.testing wsl_worker.executor wsl_worker.testing
+        wsl_worker.engines.array_api wsl_worker.engines.base
     """,
     "scipy": """
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.encoding sklearn_wsl_gpu.testing
-        wsl_worker.testing
+        wsl_worker.engines.array_api wsl_worker.engines.base wsl_worker.testing
     """,
     "sklearn": """
         sklearn_wsl_gpu._compat sklearn_wsl_gpu.adopt sklearn_wsl_gpu.patching sklearn_wsl_gpu.state.objects
         sklearn_wsl_gpu.testing
-        wsl_worker.surroundings wsl_worker.testing
+        wsl_worker.engines.array_api wsl_worker.surroundings wsl_worker.testing
     """,
     "joblib": "sklearn_wsl_gpu.state.objects wsl_worker.executor",
     "pytest": "sklearn_wsl_gpu.pytest_plugin wsl_worker.testing",

@@ -23,6 +23,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m wsl_worker", description=__doc__)
     parser.add_argument("--listen", default="tcp://127.0.0.1:*", help="endpoint to bind, on a loopback address")
     parser.add_argument("--engine", default="auto", help="engine to compute with (default: auto)")
+    parser.add_argument("--device", default="auto", help="what it computes on: auto, cpu, or cuda:N (default: auto)")
     parser.add_argument("--keys", help="directory with the keys; new ones are made if it has none")
     parser.add_argument("--model-bytes", type=int, default=2**30, help="memory for kept models (default: 1 GiB)")
     parser.add_argument(
@@ -57,7 +58,7 @@ def main() -> int:
     except OffloadError as error:
         print(error, file=sys.stderr)
         return 2
-    scheduler = Scheduler(Supervisor(options.engine, options.model_bytes))
+    scheduler = Scheduler(Supervisor(options.engine, options.device, options.model_bytes))
     try:
         front = Front(options.listen, secret, clients, scheduler, total_memory() or 2**62)
     except zmq.ZMQError as error:

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -31,12 +31,12 @@ from sklearn_wsl_gpu.pool.layout import (
     pack_span_header,
 )
 from sklearn_wsl_gpu.pool.placing import Array
-from sklearn_wsl_gpu.protocol.messages import CallBody, ResultBody, decode_call, encode_body
+from sklearn_wsl_gpu.protocol.messages import ResultBody, decode_call, encode_body
 from sklearn_wsl_gpu.state import Decoder, Encoder, objects
 from sklearn_wsl_gpu.state.decoding import set_generator
 from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
 from wsl_worker import engines
-from wsl_worker.engines.base import Engine, Request
+from wsl_worker.engines.base import Engine, Fact, Request, facts_of
 from wsl_worker.link import Link, LinkClosed
 from wsl_worker.models import Models
 from wsl_worker.progress import told
@@ -199,14 +199,17 @@ class Executor:
         arguments_from: Sequence[Array] = _Copies(views) if fits and row.keeps_input else views
         state_from = _Copies(views)
         decoder = Decoder(state_from)
-        model = self._model(session, call, row, decoder)
-        if model is None:
+        attributes = None if call.model else decoder.attributes(call.state or [])
+        model = self._models.get((session, call.model)) if attributes is None else None
+        if attributes is None and model is None:
             self._link.send(["need_model", job])
             return None
         decoder.arrays = arguments_from
-        decoder.own = {} if fits else self._engine.state(model)
+        decoder.own = {} if fits else attributes or self._engine.state(model)
         arguments = [decoder.decode(node) for node in call.arguments]
         keywords = {str(name): decoder.decode(node) for name, node in call.keywords}
+        if attributes is not None:
+            model = self._load(row, call.method, attributes, facts_of(row, call.method, arguments, keywords))
         generators = _Generators(decoder.generators, call.generator)
 
         begin = time.perf_counter()
@@ -238,16 +241,9 @@ class Executor:
         )  # fmt: skip
         return _Finished(body, encoder.arrays, refs, nbytes)
 
-    def _model(self, session: int, call: CallBody, row: Row, decoder: Decoder) -> Any | None:
-        if call.model:
-            return self._models.get((session, call.model))
-        attributes = decoder.attributes(call.state or [])
-        facts = [ref for ref in call.refs if type(ref) is list and len(ref) == 5]
-        request = Request(
-            row, call.method, {name: attributes[name] for name in row.parameters if name in attributes},
-            tuple(tuple(ref[2]) for ref in facts), tuple(ref[1] for ref in facts),
-        )  # fmt: skip
-        reason = self._engine.support(request)
+    def _load(self, row: Row, method: str, attributes: Mapping[str, Any], facts: Mapping[str, Fact]) -> Any:
+        parameters = {name: attributes[name] for name in row.parameters if name in attributes}
+        reason = self._engine.support(Request(row, method, parameters, facts))
         if reason is not None:
             raise Unsupported(reason.words, reason.code)
         return self._engine.load(row, attributes)
@@ -331,14 +327,24 @@ def _die_with(parent: int) -> None:
         sys.exit(1)
 
 
+def _start_again_with(engine: type[Engine]) -> None:
+    # Which engine it will be is known only when libraries are loaded that have read the environment already.
+    if any(os.environ.get(name) != value for name, value in engine.environment.items()):
+        os.environ.update(engine.environment)
+        arguments = [sys.argv[1], engine.name, *sys.argv[3:]]
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "wsl_worker.executor", *arguments])
+
+
 def main() -> None:
-    """Run an executor; started by the front with the link's descriptor, engine, limit, and its own pid."""
-    descriptor, name, model_bytes, front = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-    _die_with(front)
-    os.set_inheritable(descriptor, False)
+    """Run an executor; started by the front with the link's descriptor, engine, device, limit, and its own pid."""
+    descriptor, (name, device), model_bytes = int(sys.argv[1]), sys.argv[2:4], int(sys.argv[4])
+    _die_with(int(sys.argv[5]))
     link = Link(socket.socket(fileno=descriptor), blocking=True)
     try:
-        engine = engines.create(name)
+        chosen = engines.choose(name, device)
+        _start_again_with(chosen)
+        os.set_inheritable(descriptor, False)
+        engine = chosen(device)
     except Exception as error:
         link.send(["broken", f"{type(error).__name__}: {error}"])
         raise

@@ -26,12 +26,14 @@ class Supervisor:
     ----------
     engine : str
         Name of the engine that it runs.
+    device : str
+        What the engine computes on.
     model_bytes : int
         Memory for kept models.
     """
 
-    def __init__(self, engine: str, model_bytes: int) -> None:
-        self._command = [engine, str(model_bytes)]
+    def __init__(self, engine: str, device: str, model_bytes: int) -> None:
+        self._command = [engine, device, str(model_bytes)]
         self.link: Link | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.pidfd = -1

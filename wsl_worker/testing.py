@@ -22,7 +22,7 @@ from sklearn.base import is_classifier
 from sklearn_wsl_gpu.errors import Reason
 from sklearn_wsl_gpu.estimators import METHODS, ROWS, Row, third_party
 from sklearn_wsl_gpu.state import objects
-from wsl_worker.engines.base import Engine, Request
+from wsl_worker.engines.base import Engine, Request, facts_of
 
 Array = NDArray[Any]
 
@@ -214,5 +214,4 @@ def _fit_here(name: str) -> Any:
 
 def _request(row: Row, method: str, estimator: Any) -> Request:
     arrays = _arguments(row.name, method, score=method == "score")
-    shapes, dtypes = tuple(array.shape for array in arrays), tuple(array.dtype.str for array in arrays)
-    return Request(row, method, estimator.get_params(deep=False), shapes, dtypes)
+    return Request(row, method, estimator.get_params(deep=False), facts_of(row, method, arrays, {}))

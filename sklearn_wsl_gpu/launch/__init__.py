@@ -12,8 +12,8 @@ from sklearn_wsl_gpu.errors import WorkerStartError
 from sklearn_wsl_gpu.keys import HOME, ClientKeys, read_client_keys
 from sklearn_wsl_gpu.launch.local import LocalWorker
 
-#: What makes two embedded workers different: engine, memory for models.
-WorkerKey = tuple[str, int]
+#: What makes two embedded workers different: engine, device, memory for models.
+WorkerKey = tuple[str, str, int]
 
 
 class Address(NamedTuple):
@@ -35,7 +35,7 @@ _workers = _Workers()
 
 def worker_key(settings: Settings) -> WorkerKey:
     """Return which embedded worker settings ask for."""
-    return settings.engine, settings.model_bytes
+    return settings.engine, settings.device, settings.model_bytes
 
 
 def check_platform() -> None:
@@ -68,7 +68,7 @@ def address(settings: Settings) -> Address:
         if worker is None or not worker.alive:
             if worker is not None:
                 worker.stop()
-            worker = _workers.local[key] = LocalWorker(settings.engine, settings.model_bytes, settings.verbose)
+            worker = _workers.local[key] = LocalWorker(*key, settings.verbose)
         return Address(worker.endpoint, worker.keys)
 
 

@@ -27,6 +27,8 @@ class LocalWorker:
     ----------
     engine : str
         Engine that it computes with.
+    device : str
+        What the engine computes on.
     model_bytes : int
         Memory for kept models.
     verbose : int
@@ -38,7 +40,7 @@ class LocalWorker:
         If it does not come up; the message ends with what it printed last.
     """
 
-    def __init__(self, engine: str, model_bytes: int, verbose: int) -> None:
+    def __init__(self, engine: str, device: str, model_bytes: int, verbose: int) -> None:
         from sklearn_wsl_gpu.sockets import new_keys
 
         self.keys: ClientKeys
@@ -46,7 +48,7 @@ class LocalWorker:
         self._log: IO[bytes] | None = None if verbose else tempfile.TemporaryFile()
         # -P: modules of the directory that this process happens to be in are not the worker's.
         command = [sys.executable, "-P", "-m", "wsl_worker", "--embedded", "--engine", engine]
-        command += ["--model-bytes", str(model_bytes)]
+        command += ["--device", device, "--model-bytes", str(model_bytes)]
         try:
             self._process = subprocess.Popen(
                 command,

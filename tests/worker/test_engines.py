@@ -7,6 +7,7 @@ import pytest
 from sklearn_wsl_gpu import ConfigurationError
 from sklearn_wsl_gpu.estimators import ROWS, third_party
 from wsl_worker import engines
+from wsl_worker.engines.array_api import ArrayApiEngine
 from wsl_worker.engines.base import Engine
 from wsl_worker.engines.cpu import CpuEngine
 from wsl_worker.testing import EngineSuite
@@ -24,15 +25,24 @@ class TestCpuEngine(EngineSuite):
 
 
 def test_an_engine_is_made_by_its_name() -> None:
-    assert type(engines.create("cpu")) is CpuEngine
+    assert engines.choose("cpu") is CpuEngine
 
 
-def test_auto_takes_the_first_installed_one_of_the_preference() -> None:
-    engine = engines.create("auto")
+@pytest.mark.parametrize(("words", "chosen"), [(None, ArrayApiEngine), ("it has no GPU.", CpuEngine)])
+def test_auto_takes_the_first_of_the_preference_that_can_run(
+    words: str | None, chosen: type[Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ArrayApiEngine, "unavailable", classmethod(lambda cls, device: words))
 
-    assert engine.name == next(name for name in engines.PREFERENCE if name in engines.names())
+    assert engines.choose("auto") is chosen
+    assert engines.choose("auto", "cpu") is CpuEngine
 
 
 def test_a_name_that_is_not_installed_is_refused_with_those_that_are() -> None:
-    with pytest.raises(ConfigurationError, match=r"one of \['auto', 'cpu'.*got 'gpu'"):
-        engines.create("gpu")
+    with pytest.raises(ConfigurationError, match=r"one of \['auto', 'array_api', 'cpu'.*got 'gpu'"):
+        engines.choose("gpu")
+
+
+def test_a_device_that_an_engine_does_not_have_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"'cuda:99' here\. cpu: it computes on the CPU"):
+        engines.choose("cpu", "cuda:99")

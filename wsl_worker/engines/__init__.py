@@ -17,18 +17,31 @@ def names() -> list[str]:
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 
-def create(name: str) -> Engine:
-    """Import and construct an engine.
+def choose(name: str, device: str = "auto") -> type[Engine]:
+    """Import and return the class of an engine that can run here.
+
+    Parameters
+    ----------
+    name : str
+        Of an installed engine; ``"auto"`` is the first of `PREFERENCE` that can run, and plain scikit-learn on
+        the device ``"cpu"``.
+    device : str
+        ``"auto"``, ``"cpu"`` or ``"cuda:N"``.
 
     Raises
     ------
     ConfigurationError
-        If there is none of that name.
+        If there is none of that name, or it cannot run on the device.
     """
     found = {point.name: point for point in entry_points(group=GROUP)}
-    if name == "auto":
-        name = next(preferred for preferred in PREFERENCE if preferred in found)
-    if name not in found:
+    if name != "auto" and name not in found:
         raise ConfigurationError(f"engine must be one of {['auto', *names()]}; got {name!r}.")
-    engine: Engine = found[name].load()()
-    return engine
+    objections = []
+    preference = ("cpu",) if device == "cpu" else PREFERENCE
+    for candidate in (name,) if name != "auto" else (one for one in preference if one in found):
+        engine: type[Engine] = found[candidate].load()
+        words = engine.unavailable(device)
+        if words is None:
+            return engine
+        objections.append(f"{candidate}: {words}")
+    raise ConfigurationError(f"No engine can run on device {device!r} here. {' '.join(objections)}")

@@ -16,6 +16,10 @@ class CpuEngine(Engine):
 
     name = "cpu"
 
+    @classmethod
+    def unavailable(cls, device: str) -> str | None:
+        return None if device in ("auto", "cpu") else f"it computes on the CPU, and has no device {device}."
+
     @property
     def estimators(self) -> frozenset[str]:
         return frozenset(name for name, row in ROWS.items() if row.cls is not None) | third_party.installed()

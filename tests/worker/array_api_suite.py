@@ -1,0 +1,140 @@
+"""The array-API engine under one namespace, against local scikit-learn.
+
+It is no test module by its name: `test_array_api` runs it in processes of their own, because scipy has to be imported
+with SCIPY_ARRAY_API=1, which the other tests are not.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sklearn_wsl_gpu.estimators import METHODS, ROWS
+from sklearn_wsl_gpu.state import objects
+from sklearn_wsl_gpu.testing import assert_same
+from tests.parity.cases import CLASSES, PARAMETERS, arguments, data_for, demanded, do, make, takes_labels
+from tests.parity.test_variants import VARIANTS, Variant, _name
+from wsl_worker.engines.array_api import ArrayApiEngine
+from wsl_worker.engines.array_api_table import TABLE
+from wsl_worker.engines.base import Engine, Request, facts_of
+from wsl_worker.testing import EngineSuite
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class StrictEngine(ArrayApiEngine):
+    """On a device of array-api-strict that no array leaves unasked: what a GPU would refuse is refused."""
+
+    def __init__(self, device: str = "auto") -> None:
+        self._namespace = import_module("array_api_strict")
+        self._device = self._namespace.Device("device1")
+
+
+def make_engine() -> Engine:
+    return ArrayApiEngine("cpu") if os.environ["NAMESPACE"] == "torch" else StrictEngine()
+
+
+class TestArrayApiEngine(EngineSuite):
+    rtol = 1e-6
+
+    def make_engine(self) -> Engine:
+        return make_engine()
+
+
+#: These say truthfully what another path of scikit-learn did.
+_DIFFERS = {"solver_"}
+#: Numerically of lower rank than asked for, so that what is below the noise is divided by itself.
+_SINGULAR = {"Nystroem": {"n_components": 60}}
+
+
+def _cases() -> Iterator[Variant]:
+    for name in TABLE:
+        data, target = (CLASSES, None) if takes_labels(name) else data_for(name)
+        yield name, PARAMETERS.get(name, {}), data, target
+        if name in ("GaussianMixture", "Ridge", "RidgeClassifier"):
+            more = {"init_params": "random_from_data"} if name == "GaussianMixture" else {"solver": "svd"}
+            yield name, PARAMETERS.get(name, {}) | more, data, target
+    for variant in VARIANTS:
+        if variant[0] in TABLE and not _SINGULAR.get(variant[0], {"": 0}).items() <= variant[1].items():
+            yield variant
+
+
+CASES = list(_cases())
+
+
+def _signless(name: str, key: str, value: Any) -> Any:
+    # Singular vectors are unique but for their signs.
+    return np.abs(value) if name == "LinearDiscriminantAnalysis" and key in ("scalings_", "transform") else value
+
+
+def _compare(name: str, key: str, found: Any, wanted: Any) -> None:
+    found, wanted = (_signless(name, key.removeprefix("fit_"), value) for value in (found, wanted))
+    if isinstance(wanted, np.ndarray):  # the memory order is the namespace's
+        found, wanted = np.ascontiguousarray(found), np.ascontiguousarray(wanted)
+    assert_same(found, wanted, rtol=1e-6, atol=1e-7)
+
+
+def _difference(engine: Engine, method: str, variant: Variant) -> str | None:
+    """Return what is different when the engine computes a case that it says it supports."""
+    name, parameters, data, target = variant
+    row = ROWS[name]
+    try:
+        wanted, local = do(name, method, copy.copy(data), copy.copy(target), parameters=parameters)
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
+        return None  # scikit-learn does not do it either
+    estimator = make(name, **parameters)
+    if not METHODS[method].fits:
+        estimator.fit(*arguments(name, "fit", data, target, None))
+    given, keywords = arguments(name, method, data, target, estimator), demanded(name, method)
+    request = Request(row, method, estimator.get_params(deep=False), facts_of(row, method, given, keywords))
+    if engine.support(request) is not None or _has_text_classes(estimator, name):
+        return None
+    try:
+        model = engine.load(row, objects.carried_attributes(estimator))
+        found = engine.call(model, method, given, keywords)
+        if not isinstance(wanted, str):
+            _compare(name, method, found, wanted)
+        state, fitted = engine.state(model), objects.carried_attributes(local)
+        assert state.keys() == fitted.keys()
+        for key in fitted.keys() - _DIFFERS:
+            _compare(name, key, state[key], fitted[key])
+    except Exception as error:  # the other cases shall still be looked at
+        return f"{type(error).__name__}: {str(error)[:300]}"
+    return None
+
+
+def _has_text_classes(estimator: Any, name: str) -> bool:
+    classes = getattr(estimator, "classes_", np.empty(0))
+    return classes.dtype.kind in "OU" and not TABLE[name].text_labels
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_what_the_table_takes_is_computed_as_here(name: str) -> None:
+    engine = make_engine()
+    found = {
+        f"{method} of {_name(variant)}": _difference(engine, method, variant)
+        for variant in CASES
+        if variant[0] == name
+        for method in ROWS[name].method_names
+    }
+
+    assert {case: words for case, words in found.items() if words} == {}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_estimator_of_the_table_is_taken_with_some_parameters(name: str) -> None:
+    engine, taken = make_engine(), set()
+    for _, parameters, data, target in (variant for variant in CASES if variant[0] == name):
+        given = arguments(name, "fit", data, target, None)
+        request = Request(
+            ROWS[name], "fit", make(name, **parameters).get_params(), facts_of(ROWS[name], "fit", given, {})
+        )
+        taken.add(engine.support(request) is None)
+
+    assert True in taken

@@ -1,0 +1,177 @@
+"""The array-API engine: what it takes is computed as here, what it does not take is done here, with a reason."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+import sklearn
+from sklearn.base import clone
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.mixture import GaussianMixture
+from sklearn.preprocessing import StandardScaler
+
+import sklearn_wsl_gpu
+from sklearn_wsl_gpu import ConfigurationError, FallbackWarning, offload
+from sklearn_wsl_gpu.testing import assert_same
+from wsl_worker.engines.array_api import ArrayApiEngine
+
+pytestmark = pytest.mark.skipif(
+    tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 9), reason="the engine needs scikit-learn 1.9"
+)
+
+_random = np.random.default_rng(5)
+X = _random.normal(size=(90, 5)) + np.repeat([[0.0], [3.0], [9.0]], 30, axis=0)
+Y = np.repeat([0, 1, 2], 30)
+Z = X @ np.arange(5.0)
+
+
+@pytest.mark.parametrize("namespace", ["array_api_strict", "torch"])
+def test_the_engine_computes_what_scikit_learn_does_under_every_namespace(namespace: str) -> None:
+    pytest.importorskip(namespace)
+    suite = Path(__file__).parent / "array_api_suite.py"
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(suite)],
+        env={**os.environ, "SCIPY_ARRAY_API": "1", "NAMESPACE": namespace, "OMP_NUM_THREADS": "1"},
+        cwd=suite.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=540,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stdout[-6000:]
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[None]:
+    pytest.importorskip("torch", reason="on the CPU the engine computes by PyTorch")
+    with offload(engine="array_api", device="cpu", fallback="raise"):
+        StandardScaler().fit(X)
+    yield
+    sklearn_wsl_gpu.shutdown()
+
+
+def _assert_close(remote: Any, local: Any) -> None:
+    assert vars(remote).keys() == vars(local).keys()
+    for name, value in vars(local).items():
+        pair = vars(remote)[name], value
+        if isinstance(value, np.ndarray):  # the memory order is the namespace's
+            pair = np.ascontiguousarray(pair[0]), np.ascontiguousarray(value)
+        assert_same(*pair, rtol=1e-5, atol=1e-7)
+
+
+def _offloaded(fallback: str = "raise") -> offload:
+    return offload(engine="array_api", device="cpu", fallback=fallback)
+
+
+@pytest.mark.usefixtures("worker", "shared_worker")
+class TestOnTheCpu:
+    def test_a_fit_leaves_what_a_local_fit_leaves(self) -> None:
+        local = LogisticRegression().fit(X, Y)
+        with _offloaded() as session:
+            remote = LogisticRegression().fit(X, Y)
+            predicted, score = remote.predict(X), remote.score(X, Y)
+
+        _assert_close(remote, local)
+        assert_same(predicted, local.predict(X))
+        assert score == local.score(X, Y)
+        assert {(call.where, call.engine) for call in session.report().calls} == {("worker", "array_api")}
+
+    def test_what_is_pickled_is_plain_scikit_learn(self) -> None:
+        with _offloaded():
+            remote = GaussianMixture(3, init_params="random_from_data", random_state=0).fit(X)
+
+        assert b"torch" not in pickle.dumps(remote)
+        assert_same(pickle.loads(pickle.dumps(remote)).predict(X), remote.predict(X))
+
+    def test_parameters_stay_and_nothing_is_warned_of(self) -> None:
+        with _offloaded(), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            remote = Ridge().fit(X, Z)
+
+        assert remote.get_params() == Ridge().get_params()
+        assert remote.solver_ == "svd"
+        assert_same(remote.coef_, Ridge().fit(X, Z).coef_, rtol=1e-9)
+
+    def test_labels_may_be_text_and_data_a_frame(self) -> None:
+        frame, names = pd.DataFrame(X, columns=list("abcde")), np.array(["red", "green", "blue"])[Y]
+        local = LogisticRegression().fit(frame, names)
+        with _offloaded():
+            remote = LogisticRegression().fit(frame, names)
+            predicted = remote.predict(frame)
+
+        _assert_close(remote, local)
+        assert_same(predicted, local.predict(frame))
+
+    def test_a_model_that_was_fitted_here_predicts_there(self) -> None:
+        model = PCA(2, svd_solver="full").fit(X)
+        with _offloaded():
+            found = [model.transform(X), model.transform(X[:7]), model.score(X)]
+
+        for one, other in zip(found, [model.transform(X), model.transform(X[:7]), model.score(X)], strict=True):
+            assert_same(np.ascontiguousarray(one), np.ascontiguousarray(other), rtol=1e-9)
+
+    def test_a_generator_is_advanced_as_here(self) -> None:
+        mine, theirs = np.random.RandomState(3), np.random.RandomState(3)
+        local = Nystroem(n_components=5, random_state=mine).fit(X)
+        with _offloaded():
+            remote = Nystroem(n_components=5, random_state=theirs).fit(X)
+
+        assert_same(remote.component_indices_, local.component_indices_)
+        assert_same(mine, theirs)
+
+    @pytest.mark.falls_back
+    @pytest.mark.parametrize(
+        ("model", "data", "words"),
+        [
+            (LogisticRegression(solver="liblinear"), X, "does not take solver='liblinear'"),
+            (LogisticRegression(), scipy.sparse.csr_matrix(X), "takes no sparse X"),
+            (LogisticRegression(), X.astype("f2"), "takes no X of dtype float16"),
+            (KMeans(3, n_init=1), X, "does not compute KMeans"),
+            (StandardScaler(with_mean=False, with_std=False), X, "does not count samples only"),
+        ],
+        ids=["solver", "sparse", "dtype", "estimator", "parameters"],
+    )
+    def test_what_it_does_not_take_is_done_here_with_a_reason(self, model: Any, data: Any, words: str) -> None:
+        with _offloaded("local"), pytest.warns(FallbackWarning, match=re.escape(words)):
+            clone(model).fit(data, np.minimum(Y, 1))
+
+    @pytest.mark.falls_back
+    def test_sparse_data_for_a_kept_model_are_predicted_here(self) -> None:
+        with _offloaded("quiet") as session:
+            model = LogisticRegression().fit(X, Y)
+            found = model.predict(scipy.sparse.csr_matrix(X))
+
+        assert_same(found, LogisticRegression().fit(X, Y).predict(X))
+        assert [call.where for call in session.report().calls] == ["worker", "local"]
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"array_api cannot run: .*(no GPU number 99|needs CuPy or PyTorch)"):
+        ArrayApiEngine("cuda:99")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", -1, 1.5, None])
+def test_a_device_that_is_none_is_refused_with_those_that_are(device: Any) -> None:
+    with pytest.raises(ConfigurationError, match="device must be 'auto', 'cpu', 'cuda:N' or the number N of a GPU"):
+        offload(device=device)
+
+
+@pytest.mark.parametrize(("given", "means"), [("cuda", "cuda:0"), (1, "cuda:1"), ("cpu", "cpu")])
+def test_a_gpu_may_be_given_by_its_number(given: Any, means: str) -> None:
+    assert offload(device=given).resolved().device == means

@@ -1,0 +1,208 @@
+"""scikit-learn's own array-API path, on a GPU by CuPy or PyTorch, or on the CPU by PyTorch.
+
+scikit-learn's documentation lists what has such a path (https://scikit-learn.org/1.9/modules/array_api.html);
+`array_api_table` says under which parameters.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse
+import sklearn
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+
+from sklearn_wsl_gpu.errors import ConfigurationError, Reason, Unsupported
+from sklearn_wsl_gpu.estimators import METHODS, Row
+from sklearn_wsl_gpu.state import objects
+from wsl_worker.engines.array_api_table import TABLE, TEXT
+from wsl_worker.engines.base import Engine, Request
+from wsl_worker.engines.devices import count_gpus
+
+Array = Any
+
+#: dtypes that every namespace has.
+_DTYPES = frozenset({"bool", "int8", "int16", "int32", "int64", "uint8", "float32", "float64"})
+#: What scikit-learn computes with on a device, and what it computes with in numpy.
+_HOST_CLASSES = {"HalfPoissonLossArrayAPI": "HalfPoissonLoss"}
+_RELEASE = (1, 9)
+#: Methods that look at predictions only.
+_SCORES = (ClassifierMixin.score, RegressorMixin.score)
+
+
+class _Model:
+    """An estimator with its fitted attributes on the device, and what is known of them here."""
+
+    def __init__(self, row: Row, estimator: Any, host: Mapping[str, Any]) -> None:
+        self.row = row
+        self.estimator = estimator
+        self.parameters = {name: value for name, value in host.items() if name in row.parameters}
+        self.host: Mapping[str, Any] | None = host
+
+
+class _Predicted:
+    """Stands in for an estimator whose predictions are known."""
+
+    def __init__(self, predicted: Array) -> None:
+        self._predicted = predicted
+
+    def predict(self, X: Any) -> Array:
+        return self._predicted
+
+
+class ArrayApiEngine(Engine):
+    """Runs scikit-learn's own methods on arrays of another namespace.
+
+    Parameters
+    ----------
+    device : str
+        ``"auto"`` is the first GPU; ``"cuda:1"`` the second; ``"cpu"`` is PyTorch on the CPU.
+    """
+
+    name = "array_api"
+    #: scipy reads it when it is imported.
+    environment: ClassVar[Mapping[str, str]] = {"SCIPY_ARRAY_API": "1"}
+
+    def __init__(self, device: str = "auto") -> None:
+        words = self.unavailable(device)
+        if words is not None:
+            raise ConfigurationError(f"The engine array_api cannot run: {words}")
+        self._namespace, self._device = _open(device)
+
+    @classmethod
+    def unavailable(cls, device: str) -> str | None:
+        if tuple(int(part) for part in sklearn.__version__.split(".")[:2]) < _RELEASE:
+            return f"it needs scikit-learn 1.9, and this is {sklearn.__version__}."
+        if device == "cpu":
+            return None if find_spec("torch") else "on the CPU it needs PyTorch. Install torch."
+        found = [name for name in ("cupy", "torch") if find_spec(name)]
+        if not found:
+            return "it needs CuPy or PyTorch. Install cupy-cuda13x or torch, or take device='cpu' with torch."
+        if count_gpus() <= _number(device):
+            return f"CUDA shows no GPU number {_number(device)} here."
+        return None
+
+    @property
+    def estimators(self) -> frozenset[str]:
+        return frozenset(TABLE)
+
+    def support(self, request: Request) -> Reason | None:
+        words = self._objection(request)
+        return None if words is None else Reason("unsupported-by-engine", f"{request.row.name}: {words}.")
+
+    def _objection(self, request: Request) -> str | None:
+        entry = TABLE.get(request.row.name)
+        if entry is None:
+            return "scikit-learn has no array-API path for it"
+        if request.method in entry.without.split():
+            return f"{request.method} has no array-API path"
+        for name, fact in request.facts.items():
+            if fact.kind == "sparse":
+                return f"its array-API path takes no sparse {name}"
+            is_text = np.dtype(fact.dtype).kind in TEXT
+            if is_text and (name != "y" or not entry.text_labels):
+                return f"its array-API path takes no {name} that is text or objects"
+            if not is_text and np.dtype(fact.dtype).name not in _DTYPES:
+                return f"its array-API path takes no {name} of dtype {np.dtype(fact.dtype).name}"
+        return None if entry.objection is None else entry.objection(request.parameters, request.facts)
+
+    def load(self, row: Row, attributes: Mapping[str, Any]) -> Any:
+        estimator = objects.build_estimator(objects.estimator_class(row.name), attributes)
+        classes = attributes.get("classes_")
+        if isinstance(classes, np.ndarray) and classes.dtype.kind in TEXT and not TABLE[row.name].text_labels:
+            raise Unsupported(
+                f"{row.name}: its array-API path takes no classes that are text.", "unsupported-by-engine"
+            )
+        model = _Model(row, estimator, dict(attributes))
+        instead = TABLE[row.name].instead
+        if instead is not None:
+            parameter, value, other = instead
+            if attributes.get(parameter) == value:
+                vars(estimator)[parameter] = other
+        fitted = {name: value for name, value in attributes.items() if name not in row.parameters}
+        vars(estimator).update({name: _convert(value, self._to_device) for name, value in fitted.items()})
+        return model
+
+    def call(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        if method == "score" and type(model.estimator).score in _SCORES:
+            # Of predictions in numpy: some namespaces count in single precision.
+            predicted = self.call(model, "predict", arguments[:1] or [keywords["X"]], {})
+            return type(model.estimator).score(_Predicted(predicted), *arguments, **keywords)
+        given = [self._argument(value) for value in arguments]
+        named = {name: self._argument(value) for name, value in keywords.items()}
+        if METHODS[method].fits:
+            model.host = None
+        with sklearn.config_context(array_api_dispatch=True):
+            value = getattr(model.estimator, method)(*given, **named)
+        return model if value is model.estimator else _convert(value, self._to_host)
+
+    def state(self, model: Any) -> Mapping[str, Any]:
+        if model.host is None:
+            fitted = objects.carried_attributes(model.estimator).items()
+            model.host = {name: _convert(value, self._to_host) for name, value in fitted} | model.parameters
+        return dict(model.host)
+
+    def _argument(self, value: Any) -> Any:
+        if scipy.sparse.issparse(value):
+            raise Unsupported("scikit-learn's array-API path takes no sparse matrices.", "unsupported-by-engine")
+        if isinstance(value, (objects.Frame, list)):
+            value = np.asarray(value)
+        return self._to_device(value)
+
+    def _to_device(self, value: Any) -> Any:
+        if not isinstance(value, (np.ndarray, np.generic)) or value.dtype.name not in _DTYPES:
+            return value
+        # A private copy: the memory that it came in is used again while the device still may read it.
+        private = np.array(value, dtype=value.dtype.newbyteorder("="), order="K")
+        return self._namespace.asarray(private, device=self._device)
+
+    def _to_host(self, value: Any) -> Any:
+        if isinstance(value, (np.ndarray, np.generic)) or not hasattr(value, "__dlpack__"):
+            return value
+        array = _as_numpy(value)
+        return array[()] if array.ndim == 0 else array
+
+
+def _convert(value: Any, one: Callable[[Any], Any]) -> Any:
+    """Return a value with its arrays converted, however deep in containers and estimators."""
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return type(value)(_convert(item, one) for item in value)
+    if isinstance(value, dict):
+        return {key: _convert(item, one) for key, item in value.items()}
+    if type(value).__name__ in _HOST_CLASSES:
+        return objects.put_together("loss", [_HOST_CLASSES[type(value).__name__]])
+    if isinstance(value, BaseEstimator):
+        copy = objects.blank(type(value))
+        vars(copy).update({name: _convert(item, one) for name, item in vars(value).items()})
+        return copy
+    return one(value)
+
+
+def _as_numpy(value: Any) -> Array:
+    from sklearn.utils._array_api import move_to
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        array = move_to(value, xp=np, device="cpu")
+    # What PyTorch lends is gone with its tensor, and may be read-only.
+    return np.array(array, order="K")
+
+
+def _number(device: str) -> int:
+    return int(device.partition(":")[2] or 0) if device != "auto" else 0
+
+
+def _open(device: str) -> tuple[Any, Any]:
+    """Return namespace and device."""
+    compat = importlib.import_module("sklearn.externals.array_api_compat")
+    if device != "cpu" and find_spec("cupy"):
+        cupy = importlib.import_module("cupy")
+        cupy.cuda.Device(_number(device)).use()
+        return importlib.import_module(f"{compat.__name__}.cupy"), cupy.cuda.Device(_number(device))
+    torch = importlib.import_module(f"{compat.__name__}.torch")
+    return torch, torch.device("cpu" if device == "cpu" else f"cuda:{_number(device)}")
