@@ -21,6 +21,7 @@ CLIENT = {
     "reporting": "errors tables",
     # Tables
     "estimators": "errors",
+    "support": "errors estimators",
     "invocation": "estimators",
     # What is said and where arrays lie: blind to each other
     "protocol": "errors arrays",
@@ -70,13 +71,13 @@ WORKER = {
     "models": "",
     "surroundings": ".errors",
     "progress": "",
-    "engines": ".errors .estimators .state",
+    "engines": ".errors .estimators .state .support",
     "sessions": ".arrays .pool .protocol",
     "supervisor": "link",
     "scheduler": "link sessions supervisor .errors .protocol",
     "front": "scheduler sessions .carriers .errors .protocol",
-    "executor": "engines link models progress surroundings .arrays .errors .estimators .pool .protocol .state",
-    "testing": "engines .errors .estimators .state",
+    "executor": "engines link models progress surroundings .arrays .errors .estimators .pool .protocol .state .support",
+    "testing": "engines .errors .estimators .state .support",
     "__main__": "front scheduler supervisor .errors .keys .pool",
 }
 
@@ -89,11 +90,12 @@ LIBRARIES = {
         sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.testing wsl_worker.executor wsl_worker.testing
-        wsl_worker.engines.array_api wsl_worker.engines.base
+        wsl_worker.engines.array_api
+        sklearn_wsl_gpu.support.array_api sklearn_wsl_gpu.support.request
     """,
     "scipy": """
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.encoding sklearn_wsl_gpu.testing
-        wsl_worker.engines.array_api wsl_worker.engines.base wsl_worker.testing
+        sklearn_wsl_gpu.support.request wsl_worker.engines.array_api wsl_worker.testing
     """,
     "sklearn": """
         sklearn_wsl_gpu._compat sklearn_wsl_gpu.adopt sklearn_wsl_gpu.patching sklearn_wsl_gpu.state.objects

@@ -35,8 +35,9 @@ from sklearn_wsl_gpu.protocol.messages import ResultBody, decode_call, encode_bo
 from sklearn_wsl_gpu.state import Decoder, Encoder, objects
 from sklearn_wsl_gpu.state.decoding import set_generator
 from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
+from sklearn_wsl_gpu.support import Fact, Request, facts_of
 from wsl_worker import engines
-from wsl_worker.engines.base import Engine, Fact, Request, facts_of
+from wsl_worker.engines.base import Engine
 from wsl_worker.link import Link, LinkClosed
 from wsl_worker.models import Models
 from wsl_worker.progress import told

@@ -22,7 +22,8 @@ from sklearn.base import is_classifier
 from sklearn_wsl_gpu.errors import Reason
 from sklearn_wsl_gpu.estimators import METHODS, ROWS, Row, third_party
 from sklearn_wsl_gpu.state import objects
-from wsl_worker.engines.base import Engine, Request, facts_of
+from sklearn_wsl_gpu.support import Request, facts_of
+from wsl_worker.engines.base import Engine
 
 Array = NDArray[Any]
 

@@ -17,12 +17,13 @@ import pytest
 
 from sklearn_wsl_gpu.estimators import METHODS, ROWS
 from sklearn_wsl_gpu.state import objects
+from sklearn_wsl_gpu.support import Request, facts_of
+from sklearn_wsl_gpu.support.array_api import TABLE
 from sklearn_wsl_gpu.testing import assert_same
 from tests.parity.cases import CLASSES, PARAMETERS, arguments, data_for, demanded, do, make, takes_labels
 from tests.parity.test_variants import VARIANTS, Variant, _name
 from wsl_worker.engines.array_api import ArrayApiEngine
-from wsl_worker.engines.array_api_table import TABLE
-from wsl_worker.engines.base import Engine, Request, facts_of
+from wsl_worker.engines.base import Engine
 from wsl_worker.testing import EngineSuite
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -111,7 +112,7 @@ def _difference(engine: Engine, method: str, variant: Variant) -> str | None:
 
 def _has_text_classes(estimator: Any, name: str) -> bool:
     classes = getattr(estimator, "classes_", np.empty(0))
-    return classes.dtype.kind in "OU" and not TABLE[name].text_labels
+    return classes.dtype.kind in "OU" and not TABLE[name].text
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -139,11 +139,11 @@ class TestOnTheCpu:
     @pytest.mark.parametrize(
         ("model", "data", "words"),
         [
-            (LogisticRegression(solver="liblinear"), X, "does not take solver='liblinear'"),
-            (LogisticRegression(), scipy.sparse.csr_matrix(X), "takes no sparse X"),
-            (LogisticRegression(), X.astype("f2"), "takes no X of dtype float16"),
+            (LogisticRegression(solver="liblinear"), X, "solver='liblinear' is not supported"),
+            (LogisticRegression(), scipy.sparse.csr_matrix(X), "sparse X is not taken"),
+            (LogisticRegression(), X.astype("f2"), "X of dtype float16 is not taken"),
             (KMeans(3, n_init=1), X, "does not compute KMeans"),
-            (StandardScaler(with_mean=False, with_std=False), X, "does not count samples only"),
+            (StandardScaler(with_mean=False, with_std=False), X, "counting samples only is not supported"),
         ],
         ids=["solver", "sparse", "dtype", "estimator", "parameters"],
     )

@@ -1,7 +1,7 @@
 """scikit-learn's own array-API path, on a GPU by CuPy or PyTorch, or on the CPU by PyTorch.
 
 scikit-learn's documentation lists what has such a path (https://scikit-learn.org/1.9/modules/array_api.html);
-`array_api_table` says under which parameters.
+`sklearn_wsl_gpu.support.array_api` says under which parameters.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ import scipy.sparse
 import sklearn
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
+from sklearn_wsl_gpu import support
 from sklearn_wsl_gpu.errors import ConfigurationError, Reason, Unsupported
 from sklearn_wsl_gpu.estimators import METHODS, Row
 from sklearn_wsl_gpu.state import objects
-from wsl_worker.engines.array_api_table import TABLE, TEXT
-from wsl_worker.engines.base import Engine, Request
+from sklearn_wsl_gpu.support import Request
+from sklearn_wsl_gpu.support.array_api import DTYPES, TABLE
+from sklearn_wsl_gpu.support.entry import TEXT
+from wsl_worker.engines.base import Engine
 from wsl_worker.engines.devices import count_gpus
 
 Array = Any
 
-#: dtypes that every namespace has.
-_DTYPES = frozenset({"bool", "int8", "int16", "int32", "int64", "uint8", "float32", "float64"})
 #: What scikit-learn computes with on a device, and what it computes with in numpy.
 _HOST_CLASSES = {"HalfPoissonLossArrayAPI": "HalfPoissonLoss"}
 _RELEASE = (1, 9)
+#: With the solver "auto" these warn that it will be "svd" by the array API.
+_BY_SVD = frozenset({"Ridge", "RidgeClassifier"})
 #: Methods that look at predictions only.
 _SCORES = (ClassifierMixin.score, RegressorMixin.score)
 
@@ -92,38 +95,18 @@ class ArrayApiEngine(Engine):
         return frozenset(TABLE)
 
     def support(self, request: Request) -> Reason | None:
-        words = self._objection(request)
-        return None if words is None else Reason("unsupported-by-engine", f"{request.row.name}: {words}.")
-
-    def _objection(self, request: Request) -> str | None:
-        entry = TABLE.get(request.row.name)
-        if entry is None:
-            return "scikit-learn has no array-API path for it"
-        if request.method in entry.without.split():
-            return f"{request.method} has no array-API path"
-        for name, fact in request.facts.items():
-            if fact.kind == "sparse":
-                return f"its array-API path takes no sparse {name}"
-            is_text = np.dtype(fact.dtype).kind in TEXT
-            if is_text and (name != "y" or not entry.text_labels):
-                return f"its array-API path takes no {name} that is text or objects"
-            if not is_text and np.dtype(fact.dtype).name not in _DTYPES:
-                return f"its array-API path takes no {name} of dtype {np.dtype(fact.dtype).name}"
-        return None if entry.objection is None else entry.objection(request.parameters, request.facts)
+        return support.reason(self.name, request)
 
     def load(self, row: Row, attributes: Mapping[str, Any]) -> Any:
         estimator = objects.build_estimator(objects.estimator_class(row.name), attributes)
         classes = attributes.get("classes_")
-        if isinstance(classes, np.ndarray) and classes.dtype.kind in TEXT and not TABLE[row.name].text_labels:
+        if isinstance(classes, np.ndarray) and classes.dtype.kind in TEXT and not TABLE[row.name].text:
             raise Unsupported(
                 f"{row.name}: its array-API path takes no classes that are text.", "unsupported-by-engine"
             )
         model = _Model(row, estimator, dict(attributes))
-        instead = TABLE[row.name].instead
-        if instead is not None:
-            parameter, value, other = instead
-            if attributes.get(parameter) == value:
-                vars(estimator)[parameter] = other
+        if attributes.get("solver") == "auto" and row.name in _BY_SVD:
+            vars(estimator)["solver"] = "svd"
         fitted = {name: value for name, value in attributes.items() if name not in row.parameters}
         vars(estimator).update({name: _convert(value, self._to_device) for name, value in fitted.items()})
         return model
@@ -155,7 +138,7 @@ class ArrayApiEngine(Engine):
         return self._to_device(value)
 
     def _to_device(self, value: Any) -> Any:
-        if not isinstance(value, (np.ndarray, np.generic)) or value.dtype.name not in _DTYPES:
+        if not isinstance(value, (np.ndarray, np.generic)) or value.dtype.name not in DTYPES:
             return value
         # A private copy: the memory that it came in is used again while the device still may read it.
         private = np.array(value, dtype=value.dtype.newbyteorder("="), order="K")

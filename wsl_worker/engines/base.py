@@ -2,77 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
-
-import numpy as np
-import scipy.sparse
+from typing import Any, ClassVar
 
 from sklearn_wsl_gpu.errors import Reason
 from sklearn_wsl_gpu.estimators import Row
-from sklearn_wsl_gpu.state.objects import Frame
-
-
-class Fact(NamedTuple):
-    """What is known of an array without looking into it.
-
-    Attributes
-    ----------
-    kind : {"dense", "sparse"}
-        A list of numbers, and a table, count as dense.
-    shape : tuple of int
-    dtype : str
-        As ``numpy.dtype.str`` says it.
-    """
-
-    kind: str
-    shape: tuple[int, ...]
-    dtype: str
-
-
-def facts_of(row: Row, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Fact]:
-    """Return what is known of the arrays among the arguments of a call, by the names of the parameters."""
-    names = list(inspect.signature(getattr(row.cls, method)).parameters)[1:]
-    named = [*zip(names, arguments, strict=False), *keywords.items()]
-    return {name: fact for name, value in named if (fact := _fact(value)) is not None}
-
-
-def _fact(value: Any) -> Fact | None:
-    if scipy.sparse.issparse(value):
-        return Fact("sparse", tuple(value.shape), value.dtype.str)
-    if isinstance(value, (list, tuple, Frame)):
-        value = np.asarray(value)
-    return Fact("dense", value.shape, value.dtype.str) if isinstance(value, np.ndarray) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked of an engine, without the data.
-
-    Attributes
-    ----------
-    row : Row
-        The estimator's row of the table.
-    method : str
-        One of the row's methods.
-    parameters : mapping of str to object
-        The estimator's parameters.
-    facts : mapping of str to Fact
-        Of the arrays among the arguments, by the names of the method's parameters.
-    """
-
-    row: Row
-    method: str
-    parameters: Mapping[str, Any]
-    facts: Mapping[str, Fact]
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Of the arrays among the arguments."""
-        return tuple(fact.shape for fact in self.facts.values())
+from sklearn_wsl_gpu.support import Request
 
 
 class Engine(ABC):

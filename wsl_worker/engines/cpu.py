@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sklearn_wsl_gpu import support
 from sklearn_wsl_gpu.errors import Reason
 from sklearn_wsl_gpu.estimators import ROWS, Row, third_party
 from sklearn_wsl_gpu.state import objects
-from wsl_worker.engines.base import Engine, Request
+from sklearn_wsl_gpu.support import Request
+from wsl_worker.engines.base import Engine
 
 
 class CpuEngine(Engine):
@@ -25,9 +27,7 @@ class CpuEngine(Engine):
         return frozenset(name for name, row in ROWS.items() if row.cls is not None) | third_party.installed()
 
     def support(self, request: Request) -> Reason | None:
-        declined = request.row.declined
-        words = None if declined is None else declined(request.method, request.parameters, request.shapes)
-        return None if words is None else Reason("unsupported-argument", f"{request.row.name}: {words}.")
+        return support.reason(self.name, request)
 
     def load(self, row: Row, attributes: Mapping[str, Any]) -> Any:
         return objects.build_estimator(objects.estimator_class(row.name), attributes)

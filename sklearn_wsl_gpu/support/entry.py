@@ -1,0 +1,75 @@
+"""What one engine computes of one estimator: the parts that its table is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sklearn_wsl_gpu.support.request import Request
+
+#: Kinds of dtypes that are text or objects.
+TEXT = "OUSMmV"
+
+
+class Limit(NamedTuple):
+    """A condition that a call has to fulfil.
+
+    Attributes
+    ----------
+    words : str
+        The condition as the documentation says it.
+    objection : callable
+        Given a request, returns in words why it does not fulfil the condition, or None.
+    """
+
+    words: str
+    objection: Callable[[Request], str | None]
+
+
+class Entry(NamedTuple):
+    """An estimator that an engine computes.
+
+    Attributes
+    ----------
+    limits : tuple of Limit
+        What has to be so, the first that is not is the reason.
+    without : str
+        Methods, separated by spaces, that the engine does not have.
+    sparse : bool
+        Whether X may be sparse.
+    text : str
+        Arguments, separated by spaces, that may be text or objects.
+    """
+
+    limits: tuple[Limit, ...] = ()
+    without: str = ""
+    sparse: bool = False
+    text: str = ""
+
+    def objection(self, request: Request) -> str | None:
+        """Return in words why a call cannot be computed, or None."""
+        if request.method in self.without.split():
+            return f"{request.method} is not computed there"
+        for name, fact in request.facts.items():
+            if fact.kind == "sparse" and not (self.sparse and name == "X"):
+                return f"sparse {name} is not taken"
+            if fact.dtype[1] in TEXT and name not in self.text.split():
+                return f"{name} that is text or objects is not taken"
+        return next((words for limit in self.limits if (words := limit.objection(request)) is not None), None)
+
+
+def only(**allowed: Any) -> Limit:
+    """Limit parameters to some values each."""
+
+    def objection(request: Request) -> str | None:
+        for name, values in allowed.items():
+            value = request.parameters.get(name, values[0])
+            if not any(value is one or (type(value) is type(one) and value == one) for one in values):
+                return f"{name}={value!r:.60} is not supported"
+        return None
+
+    words = [
+        f"{name}={values[0]!r}" if len(values) == 1 else f"{name} in {', '.join(map(repr, values))}"
+        for name, values in allowed.items()
+    ]
+    return Limit("; ".join(words), objection)

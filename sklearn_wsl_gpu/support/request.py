@@ -1,0 +1,87 @@
+"""What an engine is asked about a call: parameters and facts about arrays, without the arrays."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from sklearn_wsl_gpu.estimators import Row
+
+
+class Fact(NamedTuple):
+    """What is known of an array without looking into it.
+
+    Attributes
+    ----------
+    kind : {"dense", "sparse"}
+        A list of numbers, and a table, count as dense.
+    shape : tuple of int
+    dtype : str
+        As ``numpy.dtype.str`` says it; of a table that of the array that it becomes.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call, as far as an engine has to know it to say whether it can do it.
+
+    Attributes
+    ----------
+    row : Row
+        The estimator.
+    method : str
+        One of the row's methods.
+    parameters : mapping of str to object
+        The estimator's parameters.
+    facts : mapping of str to Fact
+        Of the arrays among the arguments, by the names of the method's parameters.
+    """
+
+    row: Row
+    method: str
+    parameters: Mapping[str, Any]
+    facts: Mapping[str, Fact]
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the arrays among the arguments."""
+        return tuple(fact.shape for fact in self.facts.values())
+
+
+def facts_of(row: Row, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Fact]:
+    """Return what is known of the arrays among the arguments of a call, by the names of the parameters."""
+    named = [*zip(_names(row, method), arguments, strict=False), *keywords.items()]
+    return {name: fact for name, value in named if (fact := _fact(value)) is not None}
+
+
+@cache
+def _names(row: Row, method: str) -> tuple[str, ...]:
+    return tuple(inspect.signature(getattr(row.cls, method)).parameters)[1:]
+
+
+def _fact(value: Any) -> Fact | None:
+    if type(value) is np.ndarray:
+        return Fact("dense", value.shape, value.dtype.str)
+    if value is None or isinstance(value, (str, bytes, int, float)):
+        return None
+    if scipy.sparse.issparse(value):
+        return Fact("sparse", tuple(value.shape), value.dtype.str)
+    if not isinstance(value, (list, tuple)) and not hasattr(value, "__array__"):
+        return None
+    try:
+        # The first rows of a table tell its dtype; all of them would have to be copied.
+        is_table = hasattr(value, "shape") and hasattr(value, "__getitem__")
+        array = np.asarray(value[:0] if is_table else value)
+        return Fact("dense", tuple(value.shape) if is_table else array.shape, array.dtype.str)
+    except (TypeError, ValueError, IndexError):
+        return None
