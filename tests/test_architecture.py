@@ -90,18 +90,28 @@ LIBRARIES = {
         sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.testing wsl_worker.executor wsl_worker.testing
-        wsl_worker.engines.array_api
-        sklearn_wsl_gpu.support.array_api sklearn_wsl_gpu.support.request
+        wsl_worker.engines.array_api wsl_worker.engines.cuml wsl_worker.engines.cuml.fills
+        wsl_worker.engines.cuml.forests wsl_worker.engines.cuml.kinds wsl_worker.engines.cuml.parts
+        wsl_worker.engines.cuml.svc wsl_worker.engines.cuml.target
+        sklearn_wsl_gpu.support.array_api sklearn_wsl_gpu.support.cuml sklearn_wsl_gpu.support.request
     """,
     "scipy": """
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.encoding sklearn_wsl_gpu.testing
         sklearn_wsl_gpu.support.request wsl_worker.engines.array_api wsl_worker.testing
+        wsl_worker.engines.cuml wsl_worker.engines.cuml.fills wsl_worker.engines.cuml.forests
+        wsl_worker.engines.cuml.parts wsl_worker.engines.cuml.svc
     """,
     "sklearn": """
         sklearn_wsl_gpu._compat sklearn_wsl_gpu.adopt sklearn_wsl_gpu.patching sklearn_wsl_gpu.state.objects
         sklearn_wsl_gpu.testing
-        wsl_worker.engines.array_api wsl_worker.surroundings wsl_worker.testing
+        wsl_worker.engines.array_api wsl_worker.engines.scores wsl_worker.surroundings wsl_worker.testing
+        wsl_worker.engines.cuml.fills wsl_worker.engines.cuml.forests wsl_worker.engines.cuml.svc
+        wsl_worker.engines.cuml.target
     """,
+    "cuml": "wsl_worker.engines.cuml wsl_worker.engines.cuml.kinds",
+    "cupy": "wsl_worker.engines.cuml.fills wsl_worker.engines.cuml.kinds wsl_worker.engines.cuml.memory",
+    "cupyx": "wsl_worker.engines.cuml.fills",
+    "rmm": "wsl_worker.engines.cuml.memory",
     "joblib": "sklearn_wsl_gpu.state.objects wsl_worker.executor",
     "pytest": "sklearn_wsl_gpu.pytest_plugin wsl_worker.testing",
     "packaging": "sklearn_wsl_gpu.expected_failures",

@@ -37,8 +37,8 @@ from sklearn_wsl_gpu.state.decoding import set_generator
 from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
 from sklearn_wsl_gpu.support import Fact, Request, facts_of
 from wsl_worker import engines
-from wsl_worker.engines.base import Engine
-from wsl_worker.link import Link, LinkClosed
+from wsl_worker.engines.base import DeviceLost, Engine
+from wsl_worker.link import DEVICE_LOST, Link, LinkClosed
 from wsl_worker.models import Models
 from wsl_worker.progress import told
 from wsl_worker.surroundings import Output, Warnings, scikit_learn_settings
@@ -174,6 +174,9 @@ class Executor:
         self._busy = True
         try:
             work()
+        except DeviceLost as error:
+            print(error, file=sys.stderr, flush=True)
+            os._exit(DEVICE_LOST)  # an orderly exit would wait for the device
         except OffloadError as error:
             self._link.send(["failed", job, error.code, str(error)])
         except KeyboardInterrupt:
@@ -221,7 +224,7 @@ class Executor:
             joblib.parallel_backend("threading", n_jobs=None),
             told(model, lambda event: self._tell(job, event)) if call.watched else contextlib.nullcontext(),
         ):
-            value = self._engine.call(model, call.method, arguments, keywords)
+            value = self._compute(model, call.method, arguments, keywords)
         seconds = time.perf_counter() - begin
 
         known = arguments_from.made if isinstance(arguments_from, _Copies) else dict(enumerate(views))
@@ -241,6 +244,16 @@ class Executor:
             generators.advanced(), seconds, kept,
         )  # fmt: skip
         return _Finished(body, encoder.arrays, refs, nbytes)
+
+    def _compute(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        try:
+            return self._engine.call(model, method, arguments, keywords)
+        except MemoryError:
+            # What partial_fit has added before it failed would be added again.
+            if method == "partial_fit" or not self._models.drop_all():
+                raise
+        # Outside of the handler, whose traceback holds what the first attempt had allocated.
+        return self._engine.call(model, method, arguments, keywords)
 
     def _load(self, row: Row, method: str, attributes: Mapping[str, Any], facts: Mapping[str, Fact]) -> Any:
         parameters = {name: attributes[name] for name in row.parameters if name in attributes}

@@ -15,6 +15,8 @@ from typing import Any
 
 from sklearn_wsl_gpu.protocol import codec
 
+#: An executor ends with this exit code when its device does not answer any more.
+DEVICE_LOST = 70
 _SIZES = struct.Struct("<II")
 _CHUNK = 256 * 1024
 

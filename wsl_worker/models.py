@@ -53,6 +53,13 @@ class Models:
         for key in [key for key in self._kept if key[0] == session]:
             self._drop(key)
 
+    def drop_all(self) -> int:
+        """Drop all models; return how many there were."""
+        count = len(self._kept)
+        for key in list(self._kept):
+            self._drop(key)
+        return count
+
     def _drop(self, key: ModelKey) -> None:
         found = self._kept.pop(key, None)
         if found is not None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from wsl_worker.link import Link
+from wsl_worker.link import DEVICE_LOST, Link
 
 #: An executor that lived this long started well.
 _STABLE_SECONDS = 10.0
@@ -96,6 +96,8 @@ class Supervisor:
         self.process, self.link, self.pidfd = None, None, -1
         if code < 0:
             return f"was ended by signal {-code} ({signal.Signals(-code).name})"
+        if code == DEVICE_LOST:
+            return "lost its device, which no longer answered,"
         return f"ended with exit code {code}"
 
     def stop(self) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sklearn_wsl_gpu.errors import Reason
-from sklearn_wsl_gpu.support import array_api, cpu
-from sklearn_wsl_gpu.support.entry import Entry, Limit
+from sklearn_wsl_gpu.support import array_api, cpu, cuml
+from sklearn_wsl_gpu.support.entry import CallLimit, Entry, Limit
 from sklearn_wsl_gpu.support.request import Fact, Request, facts_of
 
-__all__ = ["TABLES", "Entry", "Fact", "Limit", "Request", "facts_of", "reason"]
+__all__ = ["TABLES", "CallLimit", "Entry", "Fact", "Limit", "Request", "facts_of", "reason"]
 
 #: Engine → estimator → what it computes of it.
-TABLES: Mapping[str, Mapping[str, Entry]] = {"array_api": array_api.TABLE}
+TABLES: Mapping[str, Mapping[str, Entry]] = {"cuml": cuml.TABLE, "array_api": array_api.TABLE}
 
 
 def reason(engine: str, request: Request) -> Reason | None:

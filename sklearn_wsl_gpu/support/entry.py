@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from sklearn_wsl_gpu.support.request import Request
@@ -26,6 +26,21 @@ class Limit(NamedTuple):
     objection: Callable[[Request], str | None]
 
 
+class CallLimit(NamedTuple):
+    """A condition on what a call is given, that is known only where the arrays are: the worker checks it.
+
+    Attributes
+    ----------
+    words : str
+        The condition as the documentation says it.
+    objection : callable
+        Given the method and its arguments by name, returns in words why they do not fulfil the condition, or None.
+    """
+
+    words: str
+    objection: Callable[[str, Mapping[str, Any]], str | None]
+
+
 class Entry(NamedTuple):
     """An estimator that an engine computes.
 
@@ -39,12 +54,18 @@ class Entry(NamedTuple):
         Whether X may be sparse.
     text : str
         Arguments, separated by spaces, that may be text or objects.
+    call_limits : tuple of CallLimit
+        What has to be so of the arguments themselves.
+    lost : str
+        Attributes, separated by spaces, that a fit there cannot leave.
     """
 
     limits: tuple[Limit, ...] = ()
     without: str = ""
     sparse: bool = False
     text: str = ""
+    call_limits: tuple[CallLimit, ...] = ()
+    lost: str = ""
 
     def objection(self, request: Request) -> str | None:
         """Return in words why a call cannot be computed, or None."""
@@ -56,6 +77,11 @@ class Entry(NamedTuple):
             if fact.dtype[1] in TEXT and name not in self.text.split():
                 return f"{name} that is text or objects is not taken"
         return next((words for limit in self.limits if (words := limit.objection(request)) is not None), None)
+
+    def objection_to_call(self, method: str, given: Mapping[str, Any]) -> str | None:
+        """Return in words why a call cannot be computed with these very arguments, or None."""
+        found = (limit.objection(method, given) for limit in self.call_limits)
+        return next((words for words in found if words is not None), None)
 
 
 def only(**allowed: Any) -> Limit:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.sparse
 import sklearn
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.base import BaseEstimator
 
 from sklearn_wsl_gpu import support
 from sklearn_wsl_gpu.errors import ConfigurationError, Reason, Unsupported
@@ -24,6 +24,7 @@ from sklearn_wsl_gpu.state import objects
 from sklearn_wsl_gpu.support import Request
 from sklearn_wsl_gpu.support.array_api import DTYPES, TABLE
 from sklearn_wsl_gpu.support.entry import TEXT
+from wsl_worker.engines import scores
 from wsl_worker.engines.base import Engine
 from wsl_worker.engines.devices import count_gpus
 
@@ -34,8 +35,6 @@ _HOST_CLASSES = {"HalfPoissonLossArrayAPI": "HalfPoissonLoss"}
 _RELEASE = (1, 9)
 #: With the solver "auto" these warn that it will be "svd" by the array API.
 _BY_SVD = frozenset({"Ridge", "RidgeClassifier"})
-#: Methods that look at predictions only.
-_SCORES = (ClassifierMixin.score, RegressorMixin.score)
 
 
 class _Model:
@@ -46,16 +45,6 @@ class _Model:
         self.estimator = estimator
         self.parameters = {name: value for name, value in host.items() if name in row.parameters}
         self.host: Mapping[str, Any] | None = host
-
-
-class _Predicted:
-    """Stands in for an estimator whose predictions are known."""
-
-    def __init__(self, predicted: Array) -> None:
-        self._predicted = predicted
-
-    def predict(self, X: Any) -> Array:
-        return self._predicted
 
 
 class ArrayApiEngine(Engine):
@@ -112,10 +101,11 @@ class ArrayApiEngine(Engine):
         return model
 
     def call(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-        if method == "score" and type(model.estimator).score in _SCORES:
-            # Of predictions in numpy: some namespaces count in single precision.
-            predicted = self.call(model, "predict", arguments[:1] or [keywords["X"]], {})
-            return type(model.estimator).score(_Predicted(predicted), *arguments, **keywords)
+        if method == "score" and scores.is_of_predictions(type(model.estimator)):
+            # Some namespaces count in single precision.
+            return scores.score(
+                type(model.estimator), lambda X: self.call(model, "predict", [X], {}), arguments, keywords
+            )
         given = [self._argument(value) for value in arguments]
         named = {name: self._argument(value) for name, value in keywords.items()}
         if METHODS[method].fits:

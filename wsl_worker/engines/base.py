@@ -6,9 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from sklearn_wsl_gpu.errors import Reason
+from sklearn_wsl_gpu.errors import EngineError, Reason
 from sklearn_wsl_gpu.estimators import Row
 from sklearn_wsl_gpu.support import Request
+
+
+class DeviceLost(EngineError):
+    """The device does not answer any more: no call will succeed in this process, which is to be replaced."""
+
+    code = "device-lost"
 
 
 class Engine(ABC):
@@ -54,6 +60,9 @@ class Engine(ABC):
     @abstractmethod
     def call(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """Call a method of a model. Returns what scikit-learn's method returns; the model itself for ``fit``.
+
+        Raises ``MemoryError`` when the device is full: it is asked once more after kept models have been dropped.
+        Raises `DeviceLost` when this process can no longer compute.
 
         Arguments are numpy arrays that must not be written to, scipy sparse matrices, plain values, and frames
         (`sklearn_wsl_gpu.state.objects.Frame`), which ``np.asarray`` makes arrays of.

@@ -1,0 +1,181 @@
+"""cuML on an NVIDIA GPU, by the hooks that connect its estimators with scikit-learn's.
+
+`sklearn_wsl_gpu.support.cuml` says what it computes. The hooks are private to cuML: its release is pinned, and tests
+that need no GPU hold the table and the calls to the release. cuML and CuPy are imported when the engine is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from sklearn_wsl_gpu import support
+from sklearn_wsl_gpu.errors import ConfigurationError, Reason, Unsupported
+from sklearn_wsl_gpu.estimators import Row, third_party
+from sklearn_wsl_gpu.state import objects
+from sklearn_wsl_gpu.support import Request
+from sklearn_wsl_gpu.support.cuml import RELEASE, TABLE
+from wsl_worker.engines import scores
+from wsl_worker.engines.base import DeviceLost, Engine
+from wsl_worker.engines.devices import count_gpus
+
+#: Distributions that hold cuML: the wheels for a version of CUDA, and conda's.
+_DISTRIBUTIONS = ("cuml-cu13", "cuml-cu12", "cuml")
+#: Rows whose results are double precision, whatever the data are.
+_DOUBLE = frozenset(
+    {"RandomForestClassifier", "RandomForestRegressor", "IsolationForest", "SVC", "SVR", "KernelDensity", "LinearSVC",
+     "LinearSVR", "OneHotEncoder", "TargetEncoder"}
+)  # fmt: skip
+
+
+class _Model:
+    """A model, and the attributes of its estimator that no fit changes."""
+
+    def __init__(self, row: Row, attributes: Mapping[str, Any]) -> None:
+        from wsl_worker.engines.cuml.kinds import KINDS, Plain
+
+        self.row = row
+        own = row.parameters | row.untouched
+        self.before = {name: value for name, value in attributes.items() if name in own}
+        self.kind = KINDS.get(row.name, Plain)(row, self.before)
+        if any(name.endswith("_") and not name.startswith("__") for name in attributes.keys() - own):
+            self.kind.load(attributes)
+
+
+class CumlEngine(Engine):
+    """Runs cuML's estimators.
+
+    Parameters
+    ----------
+    device : str
+        ``"auto"`` is the first GPU; ``"cuda:1"`` the second.
+    """
+
+    name = "cuml"
+
+    def __init__(self, device: str = "auto") -> None:
+        words = self.unavailable(device)
+        if words is not None:
+            raise ConfigurationError(f"The engine cuml cannot run: {words}")
+        from wsl_worker.engines.cuml import memory
+
+        memory.use_device(_number(device))
+
+    @classmethod
+    def unavailable(cls, device: str) -> str | None:
+        found = _installed_version()
+        wanted = ".".join(map(str, RELEASE))
+        if found is None:
+            return "cuML is not installed. Install sklearn-wsl-gpu[cuml-cu13]."
+        if tuple(int(part) for part in found.split(".")[:2]) != RELEASE:
+            return f"it needs cuML {wanted}, and this is {found}."
+        if device == "cpu":
+            return "it computes on a GPU only."
+        count = count_gpus()
+        if not count:
+            return "CUDA shows no GPU here: there is no NVIDIA driver, or no GPU that this process may use."
+        if count <= _number(device):
+            return f"CUDA shows no GPU number {_number(device)} here."
+        return None
+
+    @property
+    def estimators(self) -> frozenset[str]:
+        return frozenset(name for name in TABLE if "." not in name or name in third_party.installed())
+
+    def support(self, request: Request) -> Reason | None:
+        return support.reason(self.name, request)
+
+    def load(self, row: Row, attributes: Mapping[str, Any]) -> Any:
+        with translated(row.name):
+            return _Model(row, attributes)
+
+    def call(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        row = model.row
+        if method == "score" and scores.is_of_predictions(row.cls):
+            return scores.score(row.cls, lambda X: self.call(model, "predict", [X], {}), arguments, keywords)
+        given = {name: _as_array(value) for name, value in bound(row, method, arguments, keywords).items()}
+        words = TABLE[row.name].objection_to_call(method, given)
+        if words is not None:
+            raise Unsupported(f"{row.name}: {words}.", "unsupported-by-engine")
+        with translated(row.name):
+            value = model.kind.call(method, given)
+        if value is model.kind:
+            return model
+        return as_scikit_learn(row, method, value, next(iter(given.values()), None))
+
+    def state(self, model: Any) -> Mapping[str, Any]:
+        return {**model.kind.fitted, **model.before}
+
+
+def bound(row: Row, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a call by the names that scikit-learn's method gives them."""
+    signature = inspect.signature(getattr(row.cls, method))
+    given = dict(signature.bind(None, *arguments, **keywords).arguments)
+    del given[next(iter(signature.parameters))]
+    extra = [name for name, one in signature.parameters.items() if one.kind is one.VAR_KEYWORD and name in given]
+    for name in extra:
+        given.update(given.pop(name))
+    return given
+
+
+def as_scikit_learn(row: Row, method: str, value: Any, X: Any) -> Any:
+    """Return a result with the dtypes of scikit-learn's."""
+    from wsl_worker.engines.cuml.fills import LABELS
+
+    if isinstance(value, tuple):
+        return tuple(as_scikit_learn(row, method, item, X) for item in value)
+    if isinstance(value, np.generic) and method in ("score", "error_norm"):
+        return float(value)
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or row.name == "OneHotEncoder":
+        return value
+    if dtype.kind == "f" and method not in ("inverse_transform",):
+        is_single = row.name not in _DOUBLE and getattr(X, "dtype", None) == np.float32
+        return value.astype(np.float32 if is_single else np.float64, copy=False)
+    if method in ("predict", "fit_predict") and row.name in LABELS:
+        return value.astype(LABELS[row.name], copy=False)
+    return value.astype(np.int64, copy=False) if method == "kneighbors" else value
+
+
+@contextlib.contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Turn what cuML raises into this package's errors, where it is not about the data."""
+    from cuml.internals.interop import UnsupportedOnCPU, UnsupportedOnGPU
+
+    from wsl_worker.engines.cuml import memory
+
+    try:
+        yield
+    except (UnsupportedOnGPU, UnsupportedOnCPU) as error:
+        raise Unsupported(f"{name}: {error}.", "unsupported-by-engine") from error
+    except Unsupported:
+        raise
+    except Exception as error:
+        if not memory.is_usable():
+            raise DeviceLost(f"The GPU no longer answers: {error}") from error
+        if memory.is_exhausted(error) and not isinstance(error, MemoryError):
+            raise MemoryError(str(error)) from error
+        raise
+
+
+def _as_array(value: Any) -> Any:
+    if scipy.sparse.issparse(value) or not isinstance(value, (objects.Frame, list, tuple)):
+        return value
+    return np.asarray(value)
+
+
+def _number(device: str) -> int:
+    return int(device.partition(":")[2] or 0) if device != "auto" else 0
+
+
+def _installed_version() -> str | None:
+    for name in _DISTRIBUTIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(name)
+    return None

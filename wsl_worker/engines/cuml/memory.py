@@ -1,0 +1,52 @@
+"""Memory of a device, and whether the device can still be used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: What libraries take beside the pool: their handles, and kernels that are loaded when first used.
+_RESERVE_BYTES = 512 * 2**20
+_UNIT = 256
+_EXHAUSTED = ("out_of_memory", "out of memory", "cudaErrorMemoryAllocation", "bad_alloc")
+
+
+def pool_sizes(free: int) -> tuple[int, int]:
+    """Return what a pool takes at first, and at most, of what is free on the device, in bytes."""
+    most = max(free - max(_RESERVE_BYTES, free // 10), free // 2)
+    return most // 2 // _UNIT * _UNIT, most // _UNIT * _UNIT
+
+
+def use_device(number: int) -> None:
+    """Compute on a device from now on, with a pool of its memory."""
+    import cupy
+    import rmm
+
+    device = cupy.cuda.Device(number)
+    device.use()
+    first, most = pool_sizes(device.mem_info[0])
+    # WSL2 has no managed memory, and an allocation of the driver there waits for Windows.
+    pool = rmm.mr.PoolMemoryResource(rmm.mr.CudaMemoryResource(), initial_pool_size=first, maximum_pool_size=most)
+    rmm.mr.set_current_device_resource(pool)
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Tell whether an error says that the device has no memory left."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _EXHAUSTED)
+
+
+def is_usable() -> bool:
+    """Tell whether the device still answers: after some errors it never does again in this process."""
+    import cupy
+
+    try:
+        cupy.cuda.runtime.deviceSynchronize()
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return False
+    return True
+
+
+def to_device(value: Any) -> Any:
+    """Return an array of the device; a number array of numpy is copied there."""
+    import cupy
+
+    return cupy.asarray(value)
