@@ -210,7 +210,8 @@ class PairwiseSVC:
         sign = -1 if len(self._classes) == 2 else 1
         coef = state["_dual_coef_"]
         if state["_sparse"]:
-            columns, pointers = np.tile(np.arange(coef.shape[1]), len(coef)), np.arange(len(coef) + 1) * coef.shape[1]
+            columns = np.tile(np.arange(coef.shape[1]), len(coef))
+            pointers = np.arange(len(coef) + 1) * coef.shape[1]
             state["_dual_coef_"] = scipy.sparse.csr_matrix((coef.ravel(), columns, pointers), coef.shape)
         state["support_vectors_"] = np.empty((0, 0)) if self._parameters["kernel"] == "precomputed" else vectors
         state["dual_coef_"] = sign * state["_dual_coef_"]
