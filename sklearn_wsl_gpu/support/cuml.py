@@ -70,6 +70,13 @@ def _no_function(name: str) -> Limit:
     return _value(name, f"{name} not a function", lambda value: not callable(value))
 
 
+def _start(*names: str) -> Limit:
+    def fits(value: Any) -> bool:
+        return value in names if isinstance(value, str) else not callable(value)
+
+    return _value("init", f"init {', '.join(map(repr, names))} or an array", fits)
+
+
 def _is_sparse(request: Request) -> bool:
     return "X" in request.facts and request.facts["X"].kind == "sparse"
 
@@ -210,7 +217,7 @@ _AFFINITY = (
 )
 
 TABLE: dict[str, Entry] = {
-    "KMeans": Entry((_no_function("init"),)),
+    "KMeans": Entry((_start("k-means++", "random"),)),
     "DBSCAN": Entry(
         (_named("metric", "l2", "euclidean", "cosine", "precomputed"), _named("algorithm", "auto", "brute"))
     ),
@@ -331,8 +338,7 @@ TABLE: dict[str, Entry] = {
     "LinearSVR": Entry((_is("intercept_scaling", 1),)),
     "umap.UMAP": Entry(
         (
-            _value("init", "init 'random', 'spectral' or an array", lambda value: value in ("random", "spectral")
-                   if isinstance(value, str) else True),
+            _start("random", "spectral"),
             _value("metric", f"metric in {', '.join(map(repr, _UMAP))}",
                    lambda value: isinstance(value, str) and value.lower() in _UMAP),
             _named("target_metric", "euclidean", "l2", "categorical"),

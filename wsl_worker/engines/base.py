@@ -55,7 +55,10 @@ class Engine(ABC):
 
     @abstractmethod
     def load(self, row: Row, attributes: Mapping[str, Any]) -> Any:
-        """Return a model of the engine's own kind from an estimator's attributes, fitted or not."""
+        """Return a model of the engine's own kind from an estimator's attributes, fitted or not.
+
+        Raises `Unsupported`, with the reason, where a fitted state cannot be taken over.
+        """
 
     @abstractmethod
     def call(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:

@@ -6,8 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.neighbors import KNeighborsClassifier
 
-_SCORES = (ClassifierMixin.score, RegressorMixin.score)
+#: A score, and the one that it is of predictions: some only look whether there are data.
+_SCORES = {
+    ClassifierMixin.score: ClassifierMixin.score,
+    RegressorMixin.score: RegressorMixin.score,
+    KNeighborsClassifier.score: ClassifierMixin.score,
+}
 
 
 class _Predicted:
@@ -28,4 +34,4 @@ def is_of_predictions(cls: Any) -> bool:
 def score(cls: Any, predict: Callable[[Any], Any], arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
     """Return the score of a class, given how its estimator predicts and the arguments of the call."""
     X = arguments[0] if arguments else keywords["X"]
-    return cls.score(_Predicted(predict(X)), *arguments, **keywords)
+    return _SCORES[cls.score](_Predicted(predict(X)), *arguments, **keywords)

@@ -130,12 +130,12 @@ def as_scikit_learn(row: Row, method: str, value: Any, X: Any) -> Any:
 
     if isinstance(value, tuple):
         return tuple(as_scikit_learn(row, method, item, X) for item in value)
-    if isinstance(value, np.generic) and method in ("score", "error_norm"):
-        return float(value)
+    if method in ("score", "error_norm"):
+        return float(value) if row.name == "KMeans" else np.float64(value)
     dtype = getattr(value, "dtype", None)
-    if dtype is None or row.name == "OneHotEncoder":
+    if dtype is None or "Encoder" in row.name or "Binarizer" in row.name:
         return value
-    if dtype.kind == "f" and method not in ("inverse_transform",):
+    if dtype.kind == "f":
         is_single = row.name not in _DOUBLE and getattr(X, "dtype", None) == np.float32
         return value.astype(np.float32 if is_single else np.float64, copy=False)
     if method in ("predict", "fit_predict") and row.name in LABELS:

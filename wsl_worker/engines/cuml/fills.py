@@ -87,7 +87,8 @@ def _linear(parameters: Mapping[str, Any], given: Mapping[str, Any], found: Mapp
         return {}  # as scikit-learn
     X, weight = memory.to_device(as_floats(given["X"])), given.get("sample_weight")
     weight = None if weight is None else memory.to_device(np.asarray(weight, dtype=X.dtype))
-    singular = parts.singular_values(cupy, parts.centered(cupy, X, weight, parameters["fit_intercept"])).get()
+    data = parts.centered(cupy, X, weight, parameters["fit_intercept"])
+    singular = parts.to_host(parts.singular_values(cupy, data))
     release = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
     relative = parameters["tol"] if release >= (1, 9) else max(X.shape) * np.finfo(X.dtype).eps
     return {"singular_": singular, "rank_": parts.rank(singular, relative)}

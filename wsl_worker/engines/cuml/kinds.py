@@ -161,7 +161,7 @@ class Spectral:
         gamma = 1.0 / X.shape[1] if gamma is None else gamma
         affinity = parts.rbf_affinity(cupy, cupy.asarray(X, dtype=np.float64), gamma)
         self._device.fit(affinity.astype(np.float32))
-        found = {"affinity_matrix_": affinity.get()}
+        found = {"affinity_matrix_": parts.to_host(affinity)}
         return found if self._row.name == "SpectralClustering" else {**found, "gamma_": gamma}
 
     def _affinity(self, X: Any) -> dict[str, Any]:

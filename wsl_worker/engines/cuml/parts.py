@@ -11,9 +11,14 @@ import scipy.sparse
 Array = Any
 
 
+def to_host(array: Array) -> Array:
+    """Return an array in numpy."""
+    return array.get() if hasattr(array, "get") else array
+
+
 def tolerance(xp: Any, X: Array, tol: float) -> Any:
     """Return the tolerance that KMeans makes of its setting: relative to the mean variance of the columns."""
-    return np.float64(xp.mean(xp.var(X, axis=0)) * tol) if tol else 0
+    return np.float64(to_host(xp.mean(xp.var(X, axis=0)))) * tol if tol else 0
 
 
 def kmeans_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.utils.multiclass import type_of_target
 
+from wsl_worker.engines.cuml.parts import to_host
+
 Array = Any
 
 
@@ -77,7 +79,7 @@ class TargetEncoder:
             for number, (codes, count) in enumerate(columns):
                 found = encode(self._xp, codes[train], target[train], count, self._parameters["smooth"])
                 encoded[test, number] = found[codes[test]]
-        return _to_host(encoded)
+        return to_host(encoded)
 
     def transform(self, X: Any) -> Array:
         """Encode; what was not there at the fit becomes the overall mean."""
@@ -90,7 +92,7 @@ class TargetEncoder:
             is_known = self._xp.asarray(known[places] == column)
             values = self._xp.asarray(self.fitted["encodings_"][number])[self._xp.asarray(places)]
             encoded[:, number] = self._xp.where(is_known, values, self.fitted["target_mean_"])
-        return _to_host(encoded)
+        return to_host(encoded)
 
     def _fit(self, X: Any, y: Any) -> tuple[list[tuple[Array, int]], Array]:
         kind = self._parameters["target_type"]
@@ -104,15 +106,15 @@ class TargetEncoder:
             xp = np if X.dtype.kind in "OUS" else self._xp
             known, codes = xp.unique(xp.asarray(X[:, number]), return_inverse=True)
             columns.append((self._xp.asarray(codes), len(known)))
-            categories.append(_to_host(known))
-            encodings.append(_to_host(encode(self._xp, columns[-1][0], target, len(known), self._parameters["smooth"])))
+            categories.append(to_host(known))
+            encodings.append(to_host(encode(self._xp, columns[-1][0], target, len(known), self._parameters["smooth"])))
         self.fitted = {
             "_infrequent_enabled": False,
             "n_features_in_": X.shape[1],
             "categories_": categories,
             "target_type_": kind,
             "classes_": classes,
-            "target_mean_": np.float64(target.mean()),
+            "target_mean_": np.float64(to_host(target.mean())),
             "encodings_": encodings,
         }
         return columns, target
@@ -123,7 +125,3 @@ class TargetEncoder:
         shuffle, seed = self._parameters["shuffle"], self._parameters["random_state"]
         seed = None if isinstance(seed, str) else seed
         return splitter(self._parameters["cv"], shuffle=bool(shuffle), random_state=seed)
-
-
-def _to_host(array: Array) -> Array:
-    return array.get() if hasattr(array, "get") else array
