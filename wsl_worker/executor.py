@@ -174,8 +174,7 @@ class Executor:
         self._busy = True
         try:
             work()
-        except DeviceLost as error:
-            print(error, file=sys.stderr, flush=True)
+        except DeviceLost:
             os._exit(DEVICE_LOST)  # an orderly exit would wait for the device
         except OffloadError as error:
             self._link.send(["failed", job, error.code, str(error)])

@@ -10,6 +10,7 @@ from wsl_worker import engines
 from wsl_worker.engines.array_api import ArrayApiEngine
 from wsl_worker.engines.base import Engine
 from wsl_worker.engines.cpu import CpuEngine
+from wsl_worker.engines.cuml import CumlEngine
 from wsl_worker.testing import EngineSuite
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -32,10 +33,17 @@ def test_an_engine_is_made_by_its_name() -> None:
 def test_auto_takes_the_first_of_the_preference_that_can_run(
     words: str | None, chosen: type[Engine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(CumlEngine, "unavailable", classmethod(lambda cls, device: "there is none."))
     monkeypatch.setattr(ArrayApiEngine, "unavailable", classmethod(lambda cls, device: words))
 
     assert engines.choose("auto") is chosen
     assert engines.choose("auto", "cpu") is CpuEngine
+
+
+def test_auto_prefers_cuml_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CumlEngine, "unavailable", classmethod(lambda cls, device: None))
+
+    assert engines.choose("auto") is CumlEngine
 
 
 def test_a_name_that_is_not_installed_is_refused_with_those_that_are() -> None:

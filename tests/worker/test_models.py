@@ -68,3 +68,13 @@ def test_the_models_of_a_session_are_forgotten_with_it() -> None:
     assert models.get((MINE, 1)) is None
     assert models.get((THEIRS, 1)) == "theirs"
     assert repr(models) == "<Models 1 kept, 40 of 100 bytes>"
+
+
+def test_all_models_leave_at_once_and_are_counted() -> None:
+    models = Models(100)
+    models.keep((MINE, 1), "one", 60)
+    models.keep((THEIRS, 1), "two", 40)
+
+    assert models.drop_all() == 2
+    assert models.drop_all() == 0
+    assert models.keep((MINE, 2), "three", 100)

@@ -1,0 +1,94 @@
+"""The executor when a device is full, or lost: models make room once, and a process without a device ends."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from wsl_worker import executor as module
+from wsl_worker.engines.base import DeviceLost
+from wsl_worker.engines.cpu import CpuEngine
+from wsl_worker.executor import Executor
+from wsl_worker.link import DEVICE_LOST
+
+
+class _Engine(CpuEngine):
+    """Has as little memory as it is told."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.calls = 0
+
+    def call(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise MemoryError("the device is full")
+        return "computed"
+
+
+class _Link:
+    def __init__(self) -> None:
+        self.sent: list[list[Any]] = []
+
+    def send(self, head: list[Any], body: bytes = b"") -> None:
+        self.sent.append(head)
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(module, "Output", lambda: SimpleNamespace(take=lambda: None))
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def _executor(failures: int, kept: int) -> tuple[Executor, _Engine]:
+    engine = _Engine(failures)
+    made = Executor(engine, _Link(), 1000)  # type: ignore[arg-type]
+    for number in range(kept):
+        made._models.keep((1, number), "model", 10)
+    return made, engine
+
+
+def test_a_full_device_drops_its_models_and_tries_once_more() -> None:
+    made, engine = _executor(failures=1, kept=3)
+
+    assert made._compute(None, "fit", [], {}) == "computed"
+    assert engine.calls == 2
+    assert len(made._models) == 0
+
+
+def test_a_device_that_stays_full_fails_after_the_second_attempt() -> None:
+    made, engine = _executor(failures=9, kept=3)
+
+    with pytest.raises(MemoryError):
+        made._compute(None, "fit", [], {})
+    assert engine.calls == 2
+
+
+@pytest.mark.parametrize(("method", "kept"), [("fit", 0), ("partial_fit", 3)])
+def test_nothing_is_tried_again_that_would_not_help_or_would_count_twice(method: str, kept: int) -> None:
+    made, engine = _executor(failures=1, kept=kept)
+
+    with pytest.raises(MemoryError):
+        made._compute(None, method, [], {})
+    assert engine.calls == 1
+    assert len(made._models) == kept
+
+
+def test_an_executor_without_its_device_ends_and_the_front_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = _executor(failures=0, kept=0)
+    codes: list[int] = []
+    monkeypatch.setattr(module.os, "_exit", codes.append)
+
+    def work() -> None:
+        raise DeviceLost("The GPU no longer answers.")
+
+    made._guarded(7, work)
+
+    assert codes == [DEVICE_LOST]
+    assert made._link.sent == []  # type: ignore[attr-defined]
