@@ -62,7 +62,7 @@ def _not(name: str, *others: Any) -> Limit:
 
 
 def _named(name: str, *allowed: str) -> Limit:
-    words = f"{name} in {', '.join(map(repr, allowed))}"
+    words = f"{name}={allowed[0]!r}" if len(allowed) == 1 else f"{name} in {', '.join(map(repr, allowed))}"
     return _value(name, words, lambda value: isinstance(value, str) and value in allowed)
 
 

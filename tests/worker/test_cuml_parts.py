@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import runpy
+import subprocess
+import sys
 import warnings
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +27,7 @@ from sklearn.tree._tree import Tree
 from sklearn_wsl_gpu.estimators import ROWS
 from sklearn_wsl_gpu.state import objects
 from sklearn_wsl_gpu.testing import assert_same
-from wsl_worker.engines.cuml import bound, forests, memory, parts
+from wsl_worker.engines.cuml import CumlEngine, bound, forests, memory, parts
 from wsl_worker.engines.cuml.svc import PairwiseSVC
 from wsl_worker.engines.cuml.target import TargetEncoder as DeviceTargetEncoder
 
@@ -352,3 +357,48 @@ def test_arguments_are_known_by_the_names_of_scikit_learns_method() -> None:
     assert bound(ROWS["LabelBinarizer"], "inverse_transform", [1, 0.5], {}) == {"Y": 1, "threshold": 0.5}
     with pytest.raises(TypeError, match="unexpected"):
         bound(ROWS["PCA"], "fit", [1], {"sample_weight": 2})
+
+
+def test_the_page_about_gpus_lists_what_the_table_says() -> None:
+    writer = runpy.run_path(str(Path(__file__).with_name("write_gpu_table.py")))
+
+    assert writer["PAGE"].read_text() == writer["page"](), "run tests/worker/write_gpu_table.py"
+
+
+def test_the_engine_is_looked_at_without_importing_cuml() -> None:
+    code = (
+        "import sys; from wsl_worker import engines; from wsl_worker.engines.cuml import CumlEngine;"
+        "CumlEngine.unavailable('auto'); engines.names();"
+        "sys.exit(bool({'cuml', 'cupy', 'cudf', 'rmm'} & sys.modules.keys()))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_cuml_the_engine_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("wsl_worker.engines.cuml.metadata.version", missing)
+
+    assert CumlEngine.unavailable("auto") == "cuML is not installed. Install sklearn-wsl-gpu[cuml-cu13]."
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "words"),
+    [
+        ("cpu", 1, "it computes on a GPU only"),
+        ("auto", 0, "there is no NVIDIA driver, or no GPU that this process may use"),
+        ("cuda:1", 1, "CUDA shows no GPU number 1 here"),
+    ],
+)
+def test_a_device_that_cannot_compute_is_refused_with_the_reason(
+    device: str, gpus: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsl_worker.engines.cuml.metadata.version", lambda name: "26.10.0")
+    monkeypatch.setattr("wsl_worker.engines.cuml.count_gpus", lambda: gpus)
+
+    assert words in str(CumlEngine.unavailable(device))
+    assert CumlEngine.unavailable(f"cuda:{gpus}") is not None
+    monkeypatch.setattr("wsl_worker.engines.cuml.count_gpus", lambda: gpus + 2)
+    assert (CumlEngine.unavailable(device) is None) is (device != "cpu")
