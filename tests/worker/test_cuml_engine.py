@@ -169,6 +169,17 @@ def test_neighbors_are_kept_in_the_precision_that_they_came_in() -> None:
     assert_same(engine.state(model)["_fit_X"], X.astype("f4"))
 
 
+def test_arguments_go_to_cuml_by_name_and_data_may_be_left_out() -> None:
+    local = NearestNeighbors(n_neighbors=4).fit(X)
+    engine, model = _load("NearestNeighbors", local)
+
+    assert_same(engine.call(model, "kneighbors", [], {"n_neighbors": 2}), local.kneighbors(n_neighbors=2))
+    assert_same(engine.call(model, "kneighbors", [X, 3, False], {}), local.kneighbors(X, 3, False))
+    assert_same(
+        engine.call(model, "kneighbors", [], {"return_distance": False, "X": X[:5]}), local.kneighbors(X[:5])[1]
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "method", "arguments", "keywords", "words"),
     [

@@ -37,7 +37,11 @@ def complete(forest: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[s
             tree_=complete_tree(estimator.tree_, parameters["criterion"]),
         )
         vars(estimator).pop("is_categorical_", None)
+        if "n_classes_" in forest:
+            vars(estimator)["n_classes_"] = np.int64(forest["n_classes_"])
     completed = dict(forest)
+    if "n_classes_" in forest:
+        completed["n_classes_"] = int(forest["n_classes_"])
     if not parameters["bootstrap"]:
         completed["_sample_weight"] = None  # which samples a tree drew is known only where it took all
     return completed

@@ -27,6 +27,8 @@ _ELSEWHERE = {
 }
 #: Arguments that cuML does not have; the table's limits see to it that they say nothing.
 _DROPPED = frozenset({"ensure_all_finite", "force_all_finite", "check_input"})
+#: What cuML may call by another name: the first argument, where it is given.
+_DATA = frozenset({"X", "X_test", "y", "Y"})
 
 
 def device_class(row: Row) -> Any:
@@ -72,10 +74,13 @@ class Plain:
 
     def call(self, method: str, given: Mapping[str, Any]) -> Any:
         """Call a method; the model itself is returned for cuML's."""
-        first, *rest = [(name, value) for name, value in given.items() if name not in _DROPPED]
+        data = [value for name, value in given.items() if name in _DATA][:1]
+        named = {name: value for name, value in given.items() if name not in _DROPPED}
+        if data:
+            del named[next(iter(named))]
         if method == "radius_neighbors_graph":
-            rest = [(name, value) for name, value in rest if name == "radius"]
-        value = getattr(self._device, method)(first[1], **dict(rest))
+            named = {name: value for name, value in named.items() if name == "radius"}
+        value = getattr(self._device, method)(*data, **named)
         if METHODS[method].fits:
             self.fitted = self._harvest(given)
         return self if value is self._device else value

@@ -139,7 +139,7 @@ class PairwiseSVC:
             rows = np.flatnonzero((codes == i) | (codes == j))
             part = X if count == 2 else X[rows]
             binary = self._make(gamma=coefficient or "scale", class_weight=None)
-            binary.fit(part, codes[rows] == j, sample_weight=weights[rows])
+            binary.fit(part, (codes[rows] == j).astype(np.int32), sample_weight=weights[rows])
             self._binary.append(binary)
             states.append(_state_of(binary))
             found.append(_as_binary(states[-1], rows))
@@ -175,7 +175,7 @@ class PairwiseSVC:
                 support_=attributes["support_"][columns],
                 intercept_=np.array([intercept]),
                 n_iter_=attributes["n_iter_"],
-                classes_=np.array([False, True]),
+                classes_=np.arange(2),
                 class_weight_=np.ones(2),
             )
             binary = self._make(class_weight=None)

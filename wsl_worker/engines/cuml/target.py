@@ -91,7 +91,7 @@ class TargetEncoder:
             places = xp.minimum(xp.searchsorted(known, column), len(known) - 1)
             is_known = self._xp.asarray(known[places] == column)
             values = self._xp.asarray(self.fitted["encodings_"][number])[self._xp.asarray(places)]
-            encoded[:, number] = self._xp.where(is_known, values, self.fitted["target_mean_"])
+            encoded[:, number] = self._xp.where(is_known, values, float(self.fitted["target_mean_"]))
         return to_host(encoded)
 
     def _fit(self, X: Any, y: Any) -> tuple[list[tuple[Array, int]], Array]:
