@@ -21,11 +21,12 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.svm import SVC
 
 from sklearn_wsl_gpu.errors import ConfigurationError, Unsupported
-from sklearn_wsl_gpu.estimators import ROWS, Row
+from sklearn_wsl_gpu.estimators import ROWS, Row, find, third_party
 from sklearn_wsl_gpu.state import objects
+from sklearn_wsl_gpu.support.cuml import TABLE
 from sklearn_wsl_gpu.testing import assert_same
 from wsl_worker.engines.base import DeviceLost, Engine
-from wsl_worker.engines.cuml import CumlEngine, kinds, memory
+from wsl_worker.engines.cuml import CumlEngine, as_scikit_learn, kinds, memory
 from wsl_worker.testing import EngineSuite
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -123,8 +124,8 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class TestAroundCuml(EngineSuite):
     rtol: ClassVar[float] = 1e-6
     lost: ClassVar[Mapping[str, str]] = {
-        "RandomForestClassifier": "_sample_weight",
-        "RandomForestRegressor": "_sample_weight",
+        "RandomForestClassifier": "_sample_weight _n_samples_bootstrap",
+        "RandomForestRegressor": "_sample_weight _n_samples_bootstrap",
         "IsolationForest": "_seeds",
     }
 
@@ -169,6 +170,37 @@ def test_neighbors_are_kept_in_the_precision_that_they_came_in() -> None:
     assert_same(engine.state(model)["_fit_X"], X.astype("f4"))
 
 
+@pytest.mark.parametrize(
+    ("name", "method", "value", "data", "dtype"),
+    [
+        ("PCA", "transform", "f4", "f8", "f8"),
+        ("PCA", "transform", "f8", "f4", "f4"),
+        ("PCA", "transform", "f4", "i8", "f8"),
+        ("SVC", "decision_function", "f4", "f4", "f8"),
+        ("TSNE", "fit_transform", "f4", "f8", "f4"),
+        ("KMeans", "predict", "i8", "f8", "i4"),
+        ("DBSCAN", "fit_predict", "i4", "f8", "i8"),
+        ("LabelEncoder", "transform", "u1", "i8", "i8"),
+        ("LabelBinarizer", "transform", "i4", "i8", "i8"),
+        ("OneHotEncoder", "transform", "f4", "f8", "f4"),
+        ("LogisticRegression", "predict", "i4", "f8", "i4"),
+    ],
+)
+def test_results_have_the_dtype_that_scikit_learn_gives_them(
+    name: str, method: str, value: str, data: str, dtype: str
+) -> None:
+    found = as_scikit_learn(ROWS[name], method, np.ones(3, dtype=value), np.ones((3, 1), dtype=data))
+
+    assert found.dtype == dtype
+
+
+def test_of_neighbors_distances_and_indices_are_each_what_scikit_learn_gives() -> None:
+    pair = (np.ones(3, dtype="f4"), np.ones(3, dtype="i4"))
+    distances, indices = as_scikit_learn(ROWS["NearestNeighbors"], "kneighbors", pair, X)
+
+    assert (distances.dtype, indices.dtype) == (np.float64, np.int64)
+
+
 def test_arguments_go_to_cuml_by_name_and_data_may_be_left_out() -> None:
     local = NearestNeighbors(n_neighbors=4).fit(X)
     engine, model = _load("NearestNeighbors", local)
@@ -178,6 +210,32 @@ def test_arguments_go_to_cuml_by_name_and_data_may_be_left_out() -> None:
     assert_same(
         engine.call(model, "kneighbors", [], {"return_distance": False, "X": X[:5]}), local.kneighbors(X[:5])[1]
     )
+
+
+@pytest.mark.parametrize(("name", "attribute"), [("umap.UMAP", "embedding_"), ("hdbscan.HDBSCAN", "labels_")])
+def test_estimators_of_other_packages_keep_their_parameters(name: str, attribute: str) -> None:
+    if name not in third_party.installed():
+        pytest.skip(f"{name} is not installed")
+    row = find(name)
+    assert row is not None
+    assert row.cls is not None
+    objects.register(row)
+    local = row.cls(min_cluster_size=8) if name == "hdbscan.HDBSCAN" else row.cls(random_state=0, n_epochs=5)
+    engine = CumlEngine()
+    model = engine.load(row, objects.carried_attributes(local))
+    engine.call(model, "fit", [X], {})
+    state = engine.state(model)
+
+    assert {key: state[key] for key in row.parameters} == local.get_params()
+    assert getattr(objects.build_estimator(row.cls, state), attribute).shape[0] == 60
+
+
+@pytest.mark.parametrize("argument", ["ensure_all_finite", "force_all_finite"])
+def test_umap_takes_only_data_that_are_all_finite(argument: str) -> None:
+    limit = TABLE["umap.UMAP"]
+
+    assert limit.objection_to_call("fit", {"X": X, argument: True}) is None
+    assert limit.objection_to_call("fit", {"X": X, argument: "allow-nan"}) == f"{argument}='allow-nan' is not supported"
 
 
 @pytest.mark.parametrize(

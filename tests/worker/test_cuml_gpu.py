@@ -47,8 +47,8 @@ NAMES = np.array(["red", "green", "blue"])[Y]
 class TestCumlEngine(EngineSuite):
     rtol: ClassVar[float] = 1e-3
     lost: ClassVar[Mapping[str, str]] = {
-        "RandomForestClassifier": "_sample_weight",
-        "RandomForestRegressor": "_sample_weight",
+        "RandomForestClassifier": "_sample_weight _n_samples_bootstrap",
+        "RandomForestRegressor": "_sample_weight _n_samples_bootstrap",
         "IsolationForest": "_seeds",
         # It searches by brute force.
         "NearestNeighbors": "_tree",

@@ -197,9 +197,20 @@ def test_a_forest_that_has_been_through_treelite_regains_its_importances() -> No
 def test_which_samples_a_tree_drew_is_told_only_if_it_is_known() -> None:
     for bootstrap in (False, True):
         local = RandomForestClassifier(2, bootstrap=bootstrap).fit(X, CLASSES)
-        del vars(local)["_sample_weight"]
+        expected = local.estimators_samples_
+        attributes = {name: value for name, value in vars(local).items() if name != "_sample_weight"}
+        for one in local.estimators_:
+            vars(one).update(random_state=None)
+        state = forests.complete(attributes, local.get_params())
+        remote = objects.build_estimator(RandomForestClassifier, {**vars(RandomForestClassifier()), **state})
+        vars(remote).update(bootstrap=bootstrap)
 
-        assert ("_sample_weight" in forests.complete(vars(local), local.get_params())) is not bootstrap
+        if bootstrap:
+            with pytest.raises(AttributeError):
+                _ = remote.estimators_samples_
+            assert forests.with_samples(state)["_n_samples_bootstrap"] == 120
+        else:
+            assert_same(remote.estimators_samples_, expected)
 
 
 @pytest.mark.parametrize("setting", ["sqrt", "log2", None, 3, 0.4, 0.01])

@@ -30,8 +30,10 @@ _DISTRIBUTIONS = ("cuml-cu13", "cuml-cu12", "cuml")
 #: Rows whose results are double precision, whatever the data are.
 _DOUBLE = frozenset(
     {"RandomForestClassifier", "RandomForestRegressor", "IsolationForest", "SVC", "SVR", "KernelDensity", "LinearSVC",
-     "LinearSVR", "OneHotEncoder", "TargetEncoder"}
+     "LinearSVR", "TargetEncoder"}
 )  # fmt: skip
+#: Rows whose results are single precision, whatever the data are.
+_SINGLE = frozenset({"TSNE", "umap.UMAP"})
 
 
 class _Model:
@@ -133,10 +135,12 @@ def as_scikit_learn(row: Row, method: str, value: Any, X: Any) -> Any:
     if method in ("score", "error_norm"):
         return float(value) if row.name == "KMeans" else np.float64(value)
     dtype = getattr(value, "dtype", None)
-    if dtype is None or "Encoder" in row.name or "Binarizer" in row.name:
+    if dtype is None or row.name == "OneHotEncoder":
         return value
+    if row.name in ("LabelEncoder", "LabelBinarizer"):
+        return value if method == "inverse_transform" else value.astype(np.int64, copy=False)
     if dtype.kind == "f":
-        is_single = row.name not in _DOUBLE and getattr(X, "dtype", None) == np.float32
+        is_single = row.name in _SINGLE or (row.name not in _DOUBLE and getattr(X, "dtype", None) == np.float32)
         return value.astype(np.float32 if is_single else np.float64, copy=False)
     if method in ("predict", "fit_predict") and row.name in LABELS:
         return value.astype(LABELS[row.name], copy=False)

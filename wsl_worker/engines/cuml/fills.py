@@ -72,7 +72,10 @@ def _dbscan(parameters: Mapping[str, Any], given: Mapping[str, Any], found: Mapp
 
 
 def _hdbscan(parameters: Mapping[str, Any], given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    return {"_raw_data": as_floats(given["X"]).astype(np.float64, copy=False)}
+    scores = {
+        name: found[name].astype(np.float64) for name in ("probabilities_", "cluster_persistence_") if name in found
+    }
+    return {"_raw_data": as_floats(given["X"]).astype(np.float64, copy=False), **scores}
 
 
 def _pca(parameters: Mapping[str, Any], given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:

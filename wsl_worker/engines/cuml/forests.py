@@ -42,9 +42,17 @@ def complete(forest: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[s
     completed = dict(forest)
     if "n_classes_" in forest:
         completed["n_classes_"] = int(forest["n_classes_"])
-    if not parameters["bootstrap"]:
-        completed["_sample_weight"] = None  # which samples a tree drew is known only where it took all
+    if parameters["bootstrap"]:
+        # Which samples a tree drew is not known. With this attribute scikit-learn would draw others.
+        del completed["_n_samples_bootstrap"]
+    else:
+        completed["_sample_weight"] = None
     return completed
+
+
+def with_samples(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a fitted forest's attributes with one that cuML asks for, and `complete` leaves out."""
+    return {"_n_samples_bootstrap": attributes["_n_samples"], **attributes}
 
 
 def max_features(setting: Any, columns: int) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from sklearn_wsl_gpu.errors import Unsupported
 from sklearn_wsl_gpu.estimators import METHODS, Row
 from sklearn_wsl_gpu.state import objects
-from wsl_worker.engines.cuml import fills, parts
+from wsl_worker.engines.cuml import fills, forests, parts
 from wsl_worker.engines.cuml.svc import PairwiseSVC
 from wsl_worker.engines.cuml.target import TargetEncoder
 
@@ -65,6 +65,8 @@ class Plain:
 
     def load(self, attributes: Mapping[str, Any]) -> None:
         """Take over what an estimator of scikit-learn has found."""
+        if self._row.name in ("RandomForestClassifier", "RandomForestRegressor"):
+            attributes = forests.with_samples(attributes)
         estimator = objects.build_estimator(objects.estimator_class(self._row.name), attributes)
         if getattr(estimator, "kernel", None) == "precomputed" and self._row.name == "SVR":
             # scikit-learn keeps no support vectors then, which cuML counts.
@@ -154,7 +156,10 @@ class Spectral:
             self._device.fit(X)
         state = SimpleNamespace()
         self._device._sync_attrs_to_cpu(state)
-        self.fitted = {**vars(state), "n_features_in_": np.shape(X)[1], **(kernel or self._affinity(X))}
+        found = {
+            name: value.astype(np.float64) if name == "embedding_" else value for name, value in vars(state).items()
+        }
+        self.fitted = {**found, "n_features_in_": np.shape(X)[1], **(kernel or self._affinity(X))}
         if method == "fit":
             return self
         return self.fitted["labels_" if method == "fit_predict" else "embedding_"]
