@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_wsl_gpu.support.conditions import equal, named, no_function, none_of, off, start, value
 from sklearn_wsl_gpu.support.entry import CallLimit, Entry, Limit, only
 from sklearn_wsl_gpu.support.request import Request
 
@@ -37,44 +38,6 @@ _UMAP = (
     "l2", "euclidean", "sqeuclidean", "cityblock", "l1", "manhattan", "taxicab", "minkowski", "chebyshev", "linf",
     "cosine", "correlation", "hellinger", "hamming", "canberra",
 )  # fmt: skip
-
-
-def _value(name: str, words: str, fits: Callable[[Any], bool]) -> Limit:
-    def objection(request: Request) -> str | None:
-        # An older scikit-learn lacks some parameters.
-        is_fit = name not in request.parameters or fits(request.parameters[name])
-        return None if is_fit else f"{name}={request.parameters[name]!r:.60} is not supported"
-
-    return Limit(words, objection)
-
-
-def _off(name: str) -> Limit:
-    return _value(name, f"{name} not set", lambda value: not value)
-
-
-def _is(name: str, wanted: Any) -> Limit:
-    return _value(name, f"{name}={wanted!r}", lambda value: type(value) is not np.ndarray and value == wanted)
-
-
-def _not(name: str, *others: Any) -> Limit:
-    words = f"{name} not {', '.join(map(repr, others))}"
-    return _value(name, words, lambda value: not any(type(value) is type(other) and value == other for other in others))
-
-
-def _named(name: str, *allowed: str) -> Limit:
-    words = f"{name}={allowed[0]!r}" if len(allowed) == 1 else f"{name} in {', '.join(map(repr, allowed))}"
-    return _value(name, words, lambda value: isinstance(value, str) and value in allowed)
-
-
-def _no_function(name: str) -> Limit:
-    return _value(name, f"{name} not a function", lambda value: not callable(value))
-
-
-def _start(*names: str) -> Limit:
-    def fits(value: Any) -> bool:
-        return value in names if isinstance(value, str) else not callable(value)
-
-    return _value("init", f"init {', '.join(map(repr, names))} or an array", fits)
 
 
 def _is_sparse(request: Request) -> bool:
@@ -199,34 +162,34 @@ def _target(method: str, given: Mapping[str, Any]) -> str | None:
 _NO_NAN = CallLimit("no NaN in X", _finite(allow_infinity=True))
 _FINITE = CallLimit("neither NaN nor infinity in X", _finite(allow_infinity=False))
 _ONE_OUTPUT = Limit("y with one column", _one_output)
-_COORDINATE_DESCENT = Entry((_off("positive"), _off("warm_start"), only(precompute=(False,)), _ONE_OUTPUT), sparse=True)
+_COORDINATE_DESCENT = Entry((off("positive"), off("warm_start"), only(precompute=(False,)), _ONE_OUTPUT), sparse=True)
 _FOREST = (
-    _no_function("oob_score"),
-    _off("warm_start"),
-    _is("monotonic_cst", None),
-    _is("ccp_alpha", 0),
-    _is("min_weight_fraction_leaf", 0),
-    _named("criterion", "gini", "entropy", "squared_error", "poisson"),
-    _value("max_samples", "max_samples not a count", lambda value: not isinstance(value, Integral)),
+    no_function("oob_score"),
+    off("warm_start"),
+    equal("monotonic_cst", None),
+    equal("ccp_alpha", 0),
+    equal("min_weight_fraction_leaf", 0),
+    named("criterion", "gini", "entropy", "squared_error", "poisson"),
+    value("max_samples", "max_samples not a count", lambda given: not isinstance(given, Integral)),
     _ONE_OUTPUT,
 )
-_KNN = (_named("metric", *_NEIGHBORS), _no_function("weights"))
+_KNN = (named("metric", *_NEIGHBORS), no_function("weights"))
 _AFFINITY = (
-    _named("affinity", "rbf", "nearest_neighbors", "precomputed"),
+    named("affinity", "rbf", "nearest_neighbors", "precomputed"),
     Limit(f"affinity='rbf' of at most {_MAX_DENSE_ROWS} rows", _dense_affinity),
 )
 
 TABLE: dict[str, Entry] = {
-    "KMeans": Entry((_start("k-means++", "random"),)),
+    "KMeans": Entry((start("k-means++", "random"),)),
     "DBSCAN": Entry(
-        (_named("metric", "l2", "euclidean", "cosine", "precomputed"), _named("algorithm", "auto", "brute"))
+        (named("metric", "l2", "euclidean", "cosine", "precomputed"), named("algorithm", "auto", "brute"))
     ),
-    "SpectralClustering": Entry((*_AFFINITY, _named("assign_labels", "kmeans"))),
+    "SpectralClustering": Entry((*_AFFINITY, named("assign_labels", "kmeans"))),
     "HDBSCAN": Entry(
         (
-            _named("metric", "euclidean", "l2"),
-            _off("metric_params"),
-            _is("store_centers", None),
+            named("metric", "euclidean", "l2"),
+            off("metric_params"),
+            equal("store_centers", None),
             Limit("min_samples from 2 to 1024, and as many rows", _hdbscan),
         ),
         call_limits=(_FINITE,),
@@ -235,8 +198,8 @@ TABLE: dict[str, Entry] = {
     "LedoitWolf": Entry(),
     "PCA": Entry(
         (
-            _not("n_components", "mle", 0),
-            _value("n_components", "n_components a count", lambda value: value is None or isinstance(value, Integral)),
+            none_of("n_components", "mle", 0),
+            value("n_components", "n_components a count", lambda given: given is None or isinstance(given, Integral)),
             Limit("sparse X with the solvers 'auto', 'arpack', 'covariance_eigh'; 'arpack' with n_components", _pca),
         ),
         without="score score_samples",
@@ -245,7 +208,7 @@ TABLE: dict[str, Entry] = {
     "IncrementalPCA": Entry(sparse=True),
     "TruncatedSVD": Entry(),
     "RandomForestClassifier": Entry(
-        (*_FOREST, _not("class_weight", "balanced_subsample")),
+        (*_FOREST, none_of("class_weight", "balanced_subsample")),
         without="apply decision_path",
         text="y",
         call_limits=(_NO_NAN,),
@@ -255,27 +218,27 @@ TABLE: dict[str, Entry] = {
         _FOREST, without="apply decision_path", call_limits=(_NO_NAN,), lost="estimators_samples_"
     ),
     "IsolationForest": Entry(
-        (_off("warm_start"), Limit("no sample_weight", _no_weights)),
+        (off("warm_start"), Limit("no sample_weight", _no_weights)),
         call_limits=(_FINITE,),
         lost="estimators_samples_",
     ),
-    "KernelRidge": Entry((_value("kernel", "kernel by its name", lambda value: isinstance(value, str)),)),
-    "LinearRegression": Entry((_off("positive"),), sparse=True),
+    "KernelRidge": Entry((value("kernel", "kernel by its name", lambda given: isinstance(given, str)),)),
+    "LinearRegression": Entry((off("positive"),), sparse=True),
     "LogisticRegression": Entry(
         (
-            _off("warm_start"),
-            _is("intercept_scaling", 1),
-            _named("multi_class", "deprecated", "auto"),
+            off("warm_start"),
+            equal("intercept_scaling", 1),
+            named("multi_class", "deprecated", "auto"),
             # It penalises the intercept, and fits each class against the rest.
-            _not("solver", "liblinear"),
+            none_of("solver", "liblinear"),
         ),
         sparse=True,
         text="y",
     ),
     "Ridge": Entry(
         (
-            _off("positive"),
-            _not("solver", "lbfgs"),
+            off("positive"),
+            none_of("solver", "lbfgs"),
             Limit("sparse X with the solvers 'auto', 'lsqr', 'sparse_cg'", _ridge),
         ),
         sparse=True,
@@ -284,10 +247,10 @@ TABLE: dict[str, Entry] = {
     "Lasso": _COORDINATE_DESCENT,
     "TSNE": Entry(
         (
-            _is("n_components", 2),
-            _named("method", "exact", "barnes_hut"),
-            _named("init", "random", "pca"),
-            _named("metric", *_TSNE),
+            equal("n_components", 2),
+            named("method", "exact", "barnes_hut"),
+            named("init", "random", "pca"),
+            named("metric", *_TSNE),
             Limit("sparse X with init='random'", _tsne),
         ),
         sparse=True,
@@ -301,23 +264,23 @@ TABLE: dict[str, Entry] = {
     ),
     "KNeighborsClassifier": Entry(_KNN, sparse=True, text="y"),
     "KNeighborsRegressor": Entry(_KNN, sparse=True),
-    "KernelDensity": Entry((_named("metric", *_DENSITY),)),
+    "KernelDensity": Entry((named("metric", *_DENSITY),)),
     "OneHotEncoder": Entry(
         (
-            _value("dtype", "dtype of floating point or bool", lambda value: np.dtype(value).kind in "fb"),
-            _not("drop", "if_binary"),
-            _named("handle_unknown", "error", "ignore"),
-            _is("min_frequency", None),
-            _is("max_categories", None),
-            _named("feature_name_combiner", "concat"),
-            _value("categories", "categories='auto', or arrays of numbers or text", _has_categories),
+            value("dtype", "dtype of floating point or bool", lambda given: np.dtype(given).kind in "fb"),
+            none_of("drop", "if_binary"),
+            named("handle_unknown", "error", "ignore"),
+            equal("min_frequency", None),
+            equal("max_categories", None),
+            named("feature_name_combiner", "concat"),
+            value("categories", "categories='auto', or arrays of numbers or text", _has_categories),
             Limit("X not of bytes", _bytes),
         ),
         text="X",
     ),
     "TargetEncoder": Entry(
-        (_named("categories", "auto"), _named("target_type", "auto", "binary", "continuous"),
-         _value("cv", "cv a count", lambda value: isinstance(value, Integral))),
+        (named("categories", "auto"), named("target_type", "auto", "binary", "continuous"),
+         value("cv", "cv a count", lambda given: isinstance(given, Integral))),
         text="X y",
         call_limits=(_NO_NAN, CallLimit("y continuous or of two classes", _target)),
     ),
@@ -325,28 +288,28 @@ TABLE: dict[str, Entry] = {
     "LabelBinarizer": Entry(text="y"),
     "SVC": Entry(
         (
-            _no_function("kernel"),
-            _not("probability", True),
+            no_function("kernel"),
+            none_of("probability", True),
             Limit("a precomputed kernel that is dense", _precomputed),
         ),
         without="predict_proba predict_log_proba",
         sparse=True,
         text="y",
     ),
-    "SVR": Entry((_no_function("kernel"), Limit("a precomputed kernel that is dense", _precomputed)), sparse=True),
-    "LinearSVC": Entry((_is("intercept_scaling", 1), _named("multi_class", "ovr")), text="y"),
-    "LinearSVR": Entry((_is("intercept_scaling", 1),)),
+    "SVR": Entry((no_function("kernel"), Limit("a precomputed kernel that is dense", _precomputed)), sparse=True),
+    "LinearSVC": Entry((equal("intercept_scaling", 1), named("multi_class", "ovr")), text="y"),
+    "LinearSVR": Entry((equal("intercept_scaling", 1),)),
     "umap.UMAP": Entry(
         (
-            _start("random", "spectral"),
-            _value("metric", f"metric in {', '.join(map(repr, _UMAP))}",
-                   lambda value: isinstance(value, str) and value.lower() in _UMAP),
-            _named("target_metric", "euclidean", "l2", "categorical"),
-            _off("unique"),
-            _off("densmap"),
+            start("random", "spectral"),
+            value("metric", f"metric in {', '.join(map(repr, _UMAP))}",
+                   lambda given: isinstance(given, str) and given.lower() in _UMAP),
+            named("target_metric", "euclidean", "l2", "categorical"),
+            off("unique"),
+            off("densmap"),
             # cuML does not look at these.
-            _named("output_metric", "euclidean"),
-            _is("disconnection_distance", None),
+            named("output_metric", "euclidean"),
+            equal("disconnection_distance", None),
         ),
         sparse=True,
         text="y",
@@ -355,16 +318,16 @@ TABLE: dict[str, Entry] = {
     ),
     "hdbscan.HDBSCAN": Entry(
         (
-            _named("metric", "l2", "euclidean"),
-            _value("memory", "memory without a place", lambda value: not isinstance(value, str)
-                   and getattr(value, "location", None) is None),
-            _off("match_reference_implementation"),
-            _off("branch_detection_data"),
+            named("metric", "l2", "euclidean"),
+            value("memory", "memory without a place", lambda given: not isinstance(given, str)
+                   and getattr(given, "location", None) is None),
+            off("match_reference_implementation"),
+            off("branch_detection_data"),
             # What a fit keeps for predictions does not travel.
-            _off("prediction_data"),
+            off("prediction_data"),
             # cuML does not look at these.
-            _is("cluster_selection_persistence", 0.0),
-            _is("cluster_selection_epsilon_max", float("inf")),
+            equal("cluster_selection_persistence", 0.0),
+            equal("cluster_selection_epsilon_max", float("inf")),
         ),
         call_limits=(_FINITE,),
         lost="exemplars_ outlier_scores_ relative_validity_",

@@ -18,6 +18,7 @@ from sklearn.cluster import KMeans
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import Lasso, LinearRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from sklearn.preprocessing import OneHotEncoder
 from sklearn.svm import SVC
 
 from sklearn_wsl_gpu.errors import ConfigurationError, Unsupported
@@ -26,7 +27,7 @@ from sklearn_wsl_gpu.state import objects
 from sklearn_wsl_gpu.support.cuml import TABLE
 from sklearn_wsl_gpu.testing import assert_same
 from wsl_worker.engines.base import DeviceLost, Engine
-from wsl_worker.engines.cuml import CumlEngine, as_scikit_learn, kinds, memory
+from wsl_worker.engines.cuml import CumlEngine, as_scikit_learn, fills, kinds, memory
 from wsl_worker.testing import EngineSuite
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -192,6 +193,19 @@ def test_results_have_the_dtype_that_scikit_learn_gives_them(
     found = as_scikit_learn(ROWS[name], method, np.ones(3, dtype=value), np.ones((3, 1), dtype=data))
 
     assert found.dtype == dtype
+
+
+def test_categories_of_text_stay_text() -> None:
+    words = np.array([["ab", "c"], ["d", "c"]])
+    local = OneHotEncoder().fit(words)
+    engine, model = _load("OneHotEncoder", OneHotEncoder())
+    engine.call(model, "fit", [words], {})
+    back = as_scikit_learn(ROWS["OneHotEncoder"], "inverse_transform", words.astype(object), words)
+    found = {"categories_": [one.astype(object) for one in local.categories_]}
+
+    assert_same(engine.state(model)["categories_"], local.categories_)
+    assert_same(fills.fill("OneHotEncoder", local.get_params(), {"X": words}, found)["categories_"], local.categories_)
+    assert_same(back, words)
 
 
 def test_of_neighbors_distances_and_indices_are_each_what_scikit_learn_gives() -> None:

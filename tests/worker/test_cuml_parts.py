@@ -169,6 +169,7 @@ def test_a_forest_without_impurities_regains_its_importances(forest: Any, target
     importances = local.feature_importances_
     proba = local.predict_proba(X) if hasattr(local, "predict_proba") else local.predict(X)
     before = [vars(one).keys() for one in local.estimators_]
+    trees = [one.tree_ for one in local.estimators_]
     for one in local.estimators_:
         vars(one).update(tree_=_emptied(one.tree_), max_features=None, is_categorical_=None)
     state = forests.complete(dict(vars(local)), local.get_params())
@@ -177,6 +178,11 @@ def test_a_forest_without_impurities_regains_its_importances(forest: Any, target
     assert [vars(one).keys() for one in remote.estimators_] == before
     for one in remote.estimators_:  # as the state travels
         vars(one).update(tree_=objects.put_together(*objects.take_apart(one.tree_)))
+    for one, tree in zip(remote.estimators_, trees, strict=True):
+        assert_same(one.tree_.value, tree.value, rtol=1e-10, atol=1e-14)
+        assert_same(one.tree_.weighted_n_node_samples, tree.weighted_n_node_samples)
+        if hasattr(remote, "classes_"):
+            assert_same(one.tree_.impurity, tree.impurity, rtol=1e-10, atol=1e-12)
     assert_same(remote.feature_importances_, importances, rtol=1e-10, atol=1e-14)
     assert_same(remote.predict_proba(X) if hasattr(remote, "predict_proba") else remote.predict(X), proba)
     assert remote.estimators_[0].max_features == local.max_features

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ class CumlEngine(Engine):
         from wsl_worker.engines.cuml import memory
 
         memory.use_device(_number(device))
+        import_module("cuml")  # it takes seconds, which the first call need not wait for
 
     @classmethod
     def unavailable(cls, device: str) -> str | None:
@@ -135,7 +136,10 @@ def as_scikit_learn(row: Row, method: str, value: Any, X: Any) -> Any:
     if method in ("score", "error_norm"):
         return float(value) if row.name == "KMeans" else np.float64(value)
     dtype = getattr(value, "dtype", None)
-    if dtype is None or row.name == "OneHotEncoder":
+    if row.name == "OneHotEncoder":
+        is_text = getattr(dtype, "kind", "") == "O" and all(isinstance(item, str) for item in value.flat)
+        return value.astype(str) if is_text else value
+    if dtype is None:
         return value
     if row.name in ("LabelEncoder", "LabelBinarizer"):
         return value if method == "inverse_transform" else value.astype(np.int64, copy=False)

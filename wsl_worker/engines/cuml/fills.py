@@ -139,6 +139,12 @@ def _neighbors(parameters: Mapping[str, Any], given: Mapping[str, Any], found: M
     return kept
 
 
+def _one_hot(parameters: Mapping[str, Any], given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    dtype = np.asarray(given["X"]).dtype
+    # cuML keeps text as objects.
+    return {"categories_": [one.astype(dtype) if dtype.kind == "U" else one for one in found["categories_"]]}
+
+
 def _svr(parameters: Mapping[str, Any], given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     iterations = int(np.ravel(found["n_iter_"])[0])
     return {
@@ -163,5 +169,6 @@ _FILLS: dict[str, Fill] = {
     "NearestNeighbors": _neighbors,
     "KNeighborsClassifier": _neighbors,
     "KNeighborsRegressor": _neighbors,
+    "OneHotEncoder": _one_hot,
     "SVR": _svr,
 }
