@@ -24,6 +24,7 @@ from sklearn.preprocessing import TargetEncoder
 from sklearn.svm import SVC
 from sklearn.tree._tree import Tree
 
+from sklearn_wsl_gpu import offload
 from sklearn_wsl_gpu.estimators import ROWS
 from sklearn_wsl_gpu.state import objects
 from sklearn_wsl_gpu.testing import assert_same
@@ -421,3 +422,15 @@ def test_a_device_that_cannot_compute_is_refused_with_the_reason(
     assert CumlEngine.unavailable(f"cuda:{gpus}") is not None
     monkeypatch.setattr("wsl_worker.engines.cuml.count_gpus", lambda: gpus + 2)
     assert (CumlEngine.unavailable(device) is None) is (device != "cpu")
+
+
+@pytest.mark.falls_back
+@pytest.mark.skipif(CumlEngine.unavailable("auto") is None, reason="there is a GPU here, and cuML")
+def test_where_cuml_cannot_run_calls_are_done_here_and_the_report_says_what_is_missing() -> None:
+    with offload(engine="cuml", fallback="quiet") as session:
+        found = KMeans(3, n_init=1, random_state=0).fit(X).labels_
+
+    assert_same(found, KMeans(3, n_init=1, random_state=0).fit(X).labels_)
+    reasons = [str(call.reason) for call in session.report().calls]
+    assert reasons
+    assert all("cuML is not installed" in words or "CUDA shows no GPU here" in words for words in reasons)
