@@ -17,11 +17,13 @@ except ImportError:  # before scikit-learn 1.9
     ProgressBar = callback_management_context = None
 
 __all__ = [
+    "SETTINGS",
     "AvailableIf",
     "ProgressBar",
     "callback_management_context",
     "changed_settings",
     "check_feature_names",
+    "config_context",
     "feature_names",
     "has_valid_parameters",
     "is_output_wrapped",
@@ -33,6 +35,10 @@ AvailableIf: Any = _AvailableIfDescriptor
 feature_names: Callable[[Any], Any] = _get_feature_names
 check_feature_names: Callable[..., None] = _check_feature_names
 wrap_output: Callable[..., Any] = _wrap_data_with_container
+config_context: Callable[..., Any] = sklearn.config_context
+
+#: Names of the settings that this scikit-learn has.
+SETTINGS = frozenset(sklearn.get_config())
 
 #: Settings about output and display, which are served on this side.
 _LOCAL_SETTINGS = frozenset({"transform_output", "display", "print_changed_only"})

@@ -94,15 +94,17 @@ def _checksum(array: Array) -> int:
     return zlib.crc32(array.T.data if array.flags.f_contiguous else array.copy().data)
 
 
-def gather(call: Invocation, model: int, keep: int, *, watched: bool = False) -> Gathered:
+def gather(call: Invocation, engine: str, model: int, keep: int, *, watched: bool = False) -> Gathered:
     """Take a call apart.
 
     Parameters
     ----------
     call : Invocation
         What is called.
+    engine : str
+        What is to compute it.
     model : int
-        Number of the model that the worker keeps; 0 to send the state along.
+        Number of the model that it keeps; 0 to send the state along.
     keep : int
         Number under which the worker should keep the model afterwards; 0 for not.
     watched : bool
@@ -129,7 +131,7 @@ def gather(call: Invocation, model: int, keep: int, *, watched: bool = False) ->
     named = [[name, encoder.encode(inputs.convert(value, *how))] for name, value in call.kwargs.items()]
     refs, nbytes = placing.plan(encoder.arrays)
     body = CallBody(
-        call.row.name, call.method, model, keep, state, nodes, named, [list(ref) for ref in refs],
+        call.row.name, call.method, engine, model, keep, state, nodes, named, [list(ref) for ref in refs],
         settings, generator, watched,
     )  # fmt: skip
     try:

@@ -22,7 +22,7 @@ CLIENT = {
     # Tables
     "estimators": "errors",
     "support": "errors estimators",
-    "invocation": "estimators",
+    "invocation": "estimators support",
     # What is said and where arrays lie: blind to each other
     "protocol": "errors arrays",
     "pool": "errors arrays",
@@ -44,12 +44,12 @@ CLIENT = {
     "progress": "_compat errors",
     "adopt": "_compat arrays errors estimators gather invocation pool session state",
     "dispatch": "_compat adopt config errors estimators gather inheritance inputs invocation policy progress reporting "
-    "session sessions",
+    "session sessions support",
     "importing": "",
     "following": "estimators importing",
     "parallel": "config launch patching reporting sessions",
     "patching": "_compat config dispatch errors estimators following invocation parallel state",
-    "context": "config patching reporting sessions",
+    "context": "_compat config patching reporting sessions",
     # Doors
     "enabling": "config context patching reporting",
     "autoload": "enabling errors following importing",
