@@ -91,7 +91,7 @@ LIBRARIES = {
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.testing wsl_worker.executor wsl_worker.testing
         wsl_worker.engines.array_api
-        sklearn_wsl_gpu.support.array_api sklearn_wsl_gpu.support.request
+        sklearn_wsl_gpu.support.entry sklearn_wsl_gpu.support.request
     """,
     "scipy": """
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.encoding sklearn_wsl_gpu.testing
