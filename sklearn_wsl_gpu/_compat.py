@@ -16,17 +16,27 @@ try:
 except ImportError:  # before scikit-learn 1.9
     ProgressBar = callback_management_context = None
 
+try:
+    from sklearn._loss.loss import HalfPoissonLoss, HalfPoissonLossArrayAPI
+    from sklearn.utils._array_api import get_namespace_and_device, move_to
+except ImportError:  # before scikit-learn 1.9
+    HalfPoissonLoss = HalfPoissonLossArrayAPI = get_namespace_and_device = move_to = None
+
 __all__ = [
     "SETTINGS",
     "AvailableIf",
+    "HalfPoissonLoss",
+    "HalfPoissonLossArrayAPI",
     "ProgressBar",
     "callback_management_context",
     "changed_settings",
     "check_feature_names",
     "config_context",
     "feature_names",
+    "get_namespace_and_device",
     "has_valid_parameters",
     "is_output_wrapped",
+    "move_to",
     "validates_like",
     "wrap_output",
 ]

@@ -32,13 +32,14 @@ CLIENT = {
     "config": "errors estimators pool reporting",
     "policy": "errors config",
     "inheritance": "estimators",
-    "inputs": "errors state",
+    "inputs": "errors namespaces state",
+    "namespaces": "_compat errors state",
     "_compat": "",
     # Shells
     "keys": "errors",
     "sockets": "errors keys protocol",
     "launch": "errors config keys sockets",
-    "gather": "_compat arrays errors inputs invocation pool protocol state",
+    "gather": "_compat arrays errors inputs invocation namespaces pool protocol state support",
     "session": "carriers config errors gather launch pool protocol sockets",
     "sessions": "config errors launch session sockets",
     "progress": "_compat errors",
@@ -86,7 +87,7 @@ LIBRARIES = {
     "zmq": "sklearn_wsl_gpu.keys sklearn_wsl_gpu.sockets wsl_worker.front wsl_worker.__main__",
     "msgpack": "sklearn_wsl_gpu.protocol.codec",
     "numpy": """
-        sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.inputs
+        sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.inputs sklearn_wsl_gpu.namespaces
         sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.testing wsl_worker.executor wsl_worker.testing
