@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sklearn_wsl_gpu.context import OffloadSession, offload, report
+    from sklearn_wsl_gpu.context import OffloadSession, config_context, offload, report
     from sklearn_wsl_gpu.enabling import disable, enable
     from sklearn_wsl_gpu.errors import (
         AuthenticationError,
@@ -62,6 +62,7 @@ __all__ = [
     "WorkerDied",
     "WorkerStartError",
     "WorkerUnavailable",
+    "config_context",
     "disable",
     "enable",
     "offload",
@@ -71,7 +72,7 @@ __all__ = [
 
 #: No module has the name of something public: a submodule that is imported would take its place.
 _HOME = {"OffloadSession": "context", "offload": "context", "report": "context", "shutdown": "sessions"}
-_HOME |= {"disable": "enabling", "enable": "enabling"}
+_HOME |= {"config_context": "context", "disable": "enabling", "enable": "enabling"}
 _HOME |= {"CallRecord": "reporting", "Report": "reporting"}
 
 

@@ -16,15 +16,27 @@ try:
 except ImportError:  # before scikit-learn 1.9
     ProgressBar = callback_management_context = None
 
+try:
+    from sklearn._loss.loss import HalfPoissonLoss, HalfPoissonLossArrayAPI
+    from sklearn.utils._array_api import get_namespace_and_device, move_to
+except ImportError:  # before scikit-learn 1.9
+    HalfPoissonLoss = HalfPoissonLossArrayAPI = get_namespace_and_device = move_to = None
+
 __all__ = [
+    "SETTINGS",
     "AvailableIf",
+    "HalfPoissonLoss",
+    "HalfPoissonLossArrayAPI",
     "ProgressBar",
     "callback_management_context",
     "changed_settings",
     "check_feature_names",
+    "config_context",
     "feature_names",
+    "get_namespace_and_device",
     "has_valid_parameters",
     "is_output_wrapped",
+    "move_to",
     "validates_like",
     "wrap_output",
 ]
@@ -33,6 +45,10 @@ AvailableIf: Any = _AvailableIfDescriptor
 feature_names: Callable[[Any], Any] = _get_feature_names
 check_feature_names: Callable[..., None] = _check_feature_names
 wrap_output: Callable[..., Any] = _wrap_data_with_container
+config_context: Callable[..., Any] = sklearn.config_context
+
+#: Names of the settings that this scikit-learn has.
+SETTINGS = frozenset(sklearn.get_config())
 
 #: Settings about output and display, which are served on this side.
 _LOCAL_SETTINGS = frozenset({"transform_output", "display", "print_changed_only"})

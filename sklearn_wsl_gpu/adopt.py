@@ -70,6 +70,9 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
         state |= {name: mine for name in row.rewrites.split() if _are_equal(mine := attributes[name], state.get(name))}
         merged = {name: item for name, item in attributes.items() if name not in gone} | state
         _check_state(row, state, merged)
+        if gathered.result is not None:
+            own = row.parameters | {NAMES}
+            merged |= {name: gathered.result.make(item) for name, item in state.items() if name not in own}
     if row.named and data is not None:
         if names == "set" and not (call.method == "partial_fit" and "n_features_in_" in attributes):
             found = _compat.feature_names(data)
@@ -88,6 +91,8 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
         generator.set_state(following.get_state(legacy=False))
     if reply.body.value == ["self"]:
         return estimator
+    if gathered.result is not None and isinstance(value, np.ndarray):
+        value = gathered.result.make(value)
     # scikit-learn knows one container for both transform and fit_transform.
     return _compat.wrap_output("transform", value, data, estimator) if _compat.is_output_wrapped(call.raw) else value
 

@@ -144,7 +144,8 @@ _NONE = (
 def _worker(found: dict[str, Any]) -> str:
     state = "ready" if found["ready"] else found["broken"] or "starting"
     return (
-        f"Worker at {found['endpoint']}, process {found['pid']}: {state}, engine {found['engine'] or 'unknown'}, "
+        f"Worker at {found['endpoint']}, process {found['pid']}: {state}, "
+        f"engine {', '.join(found['engines']) or 'unknown'}, "
         f"{len(found['sessions'])} sessions, {found['running']} calls running, {found['queued']} queued, "
         f"{found['done']} done."
     )

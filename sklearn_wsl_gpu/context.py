@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from os import PathLike
 from types import TracebackType
@@ -207,6 +209,55 @@ class offload:
                 return function(*args, **kwargs)
 
         return inner  # type: ignore[return-value]
+
+
+def config_context(**options: Any) -> AbstractContextManager[OffloadSession]:
+    """Run a block under settings of scikit-learn and of `offload` together.
+
+    Parameters
+    ----------
+    **options
+        Parameters of `sklearn.config_context` and of `offload`.
+
+    Returns
+    -------
+    context : context manager
+        It gives what ``with offload()`` gives; calls are offloaded inside, as they are there.
+
+    Raises
+    ------
+    ConfigurationError
+        If a value of a parameter of `offload` is not allowed. scikit-learn judges its own when the block is entered.
+    TypeError
+        If a name is neither's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> import sklearn_wsl_gpu
+    >>> with sklearn_wsl_gpu.config_context(assume_finite=True, exclude=["KMeans"]) as session:
+    ...     scaler = StandardScaler().fit(np.eye(3))
+    >>> session.report().offloaded
+    1
+    """
+    from sklearn_wsl_gpu import _compat
+
+    theirs = {name: value for name, value in options.items() if name not in config.NAMES}
+    unknown = sorted(theirs.keys() - _compat.SETTINGS)
+    if unknown:
+        known = ", ".join(sorted({*config.NAMES, *_compat.SETTINGS}))
+        raise TypeError(f"config_context() has no setting {unknown[0]!r}; it takes {known}.")
+    ours = offload(**{name: value for name, value in options.items() if name in config.NAMES})
+    return _both(ours, _compat.config_context, theirs)
+
+
+@contextlib.contextmanager
+def _both(
+    ours: offload, sklearns: Callable[..., AbstractContextManager[None]], theirs: Mapping[str, Any]
+) -> Iterator[OffloadSession]:
+    with sklearns(**theirs), ours as session:
+        yield session
 
 
 def report() -> Report:

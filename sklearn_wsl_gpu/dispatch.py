@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sklearn_wsl_gpu import _compat, inheritance, inputs, policy, progress, sessions
+from sklearn_wsl_gpu import _compat, inheritance, inputs, policy, progress, sessions, support
 from sklearn_wsl_gpu.adopt import adopt, user_level
 from sklearn_wsl_gpu.config import Frame, suspended
 from sklearn_wsl_gpu.errors import EngineError, FallbackWarning, OffloadError, Reason, Unsupported
@@ -64,12 +65,11 @@ def _offload(frame: Frame, call: Invocation) -> Any:
     settings = frame.settings
     deadline = None if settings.timeout is None else time.monotonic() + settings.timeout
     session = sessions.obtain(settings)
-    if call.row.name not in session.estimators:
-        raise Unsupported(f"The engine {session.engine} does not compute {call.row.name}.", "unsupported-by-engine")
+    engines = support.able(session.engines, call.row, call.request)
     _check_version(session, call.row.package)
     mark = None if call.fits else fingerprint(attributes_to_send(call))
     with progress.watched(call.estimator, fits=call.fits) as watch:
-        asked = _ask(session, call, mark, deadline, watch)
+        asked = _ask_in_turn(session, engines, call, mark, deadline, watch)
         if watch is not None:
             watch.finish()
         return _take(frame, call, session, asked, mark, begin)
@@ -94,7 +94,7 @@ def _take(frame: Frame, call: Invocation, session: Session, asked: _Asked, mark:
         if reply.body.kept:
             mark = _mark_of_fitted(call, asked) if call.fits else mark
             if mark is not None:
-                session.remember_model(mark, asked.model)
+                session.remember_model(asked.engine, mark, asked.model)
         return value
     finally:
         seconds = {
@@ -106,28 +106,52 @@ def _take(frame: Frame, call: Invocation, session: Session, asked: _Asked, mark:
         }
         sent = len(asked.gathered.body) + asked.gathered.nbytes
         name = type(call.estimator).__name__
-        _record(frame, CallRecord(name, call.method, "worker", session.engine, None, seconds, sent, reply.nbytes))
+        _record(frame, CallRecord(name, call.method, "worker", asked.engine, None, seconds, sent, reply.nbytes))
 
 
 class _Asked(NamedTuple):
     reply: Reply
     gathered: Gathered
+    engine: str
     model: int
 
 
-def _ask(
-    session: Session, call: Invocation, mark: bytes | None, deadline: float | None, watch: progress.Progress | None
+def _ask_in_turn(
+    session: Session,
+    engines: Sequence[str],
+    call: Invocation,
+    mark: bytes | None,
+    deadline: float | None,
+    watch: progress.Progress | None,
 ) -> _Asked:
-    model = 0 if mark is None else session.model(mark)
+    for engine in engines[:-1]:
+        try:
+            return _ask(session, engine, call, mark, deadline, watch)
+        except Unsupported as error:
+            # What only the data tell, such as NaN: the next engine may take them.
+            if error.code != "unsupported-by-engine":
+                raise
+    return _ask(session, engines[-1], call, mark, deadline, watch)
+
+
+def _ask(
+    session: Session,
+    engine: str,
+    call: Invocation,
+    mark: bytes | None,
+    deadline: float | None,
+    watch: progress.Progress | None,
+) -> _Asked:
+    model = 0 if mark is None else session.model(engine, mark)
     while True:
         number = session.next_number()
-        gathered = gather(call, model, 0 if model else number, watched=watch is not None)
+        gathered = gather(call, engine, model, 0 if model else number, watched=watch is not None)
         try:
             reply = session.request(number, gathered, deadline, None if watch is None else watch.show)
-            return _Asked(reply, gathered, model or number)
+            return _Asked(reply, gathered, engine, model or number)
         except ModelMissing:
             if mark is not None:
-                session.forget_model(mark)
+                session.forget_model(engine, mark)
             model = 0
 
 

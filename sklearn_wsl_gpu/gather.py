@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_wsl_gpu import _compat, inputs
+from sklearn_wsl_gpu import _compat, inputs, namespaces, support
 from sklearn_wsl_gpu.arrays import ArrayRef
 from sklearn_wsl_gpu.errors import LocalProtocolError, Unsupported
 from sklearn_wsl_gpu.invocation import Invocation
@@ -40,6 +40,8 @@ class Gathered:
         Random generators of the estimator and the arguments.
     sent : frozenset of str
         Names of the attributes that went along.
+    result : Kind or None
+        What the result is to be made of, if not of numpy.
     """
 
     kind: tuple[str, str]
@@ -49,6 +51,7 @@ class Gathered:
     nbytes: int
     generators: list[np.random.RandomState]
     sent: frozenset[str]
+    result: namespaces.Kind | None
 
 
 def attributes_to_send(call: Invocation, *, fitted: bool = False) -> dict[str, Any]:
@@ -66,8 +69,8 @@ def attributes_to_send(call: Invocation, *, fitted: bool = False) -> dict[str, A
     }
     fresh = call.fits and not fitted and call.method != "partial_fit" and not call.row.refits
     if fresh and not found.get("warm_start", False):
-        return {name: value for name, value in found.items() if name in call.row.initial_names}
-    return found
+        found = {name: value for name, value in found.items() if name in call.row.initial_names}
+    return namespaces.attributes_as_numpy(found)
 
 
 def fingerprint(attributes: Mapping[str, Any]) -> bytes | None:
@@ -94,15 +97,17 @@ def _checksum(array: Array) -> int:
     return zlib.crc32(array.T.data if array.flags.f_contiguous else array.copy().data)
 
 
-def gather(call: Invocation, model: int, keep: int, *, watched: bool = False) -> Gathered:
+def gather(call: Invocation, engine: str, model: int, keep: int, *, watched: bool = False) -> Gathered:
     """Take a call apart.
 
     Parameters
     ----------
     call : Invocation
         What is called.
+    engine : str
+        What is to compute it.
     model : int
-        Number of the model that the worker keeps; 0 to send the state along.
+        Number of the model that it keeps; 0 to send the state along.
     keep : int
         Number under which the worker should keep the model afterwards; 0 for not.
     watched : bool
@@ -114,6 +119,7 @@ def gather(call: Invocation, model: int, keep: int, *, watched: bool = False) ->
         If something does not travel.
     """
     settings = _compat.changed_settings()
+    result = _result_kind(call, engine)
     encoder = Encoder()
     state, sent, generator = None, frozenset[str](), None
     if not model:
@@ -129,7 +135,7 @@ def gather(call: Invocation, model: int, keep: int, *, watched: bool = False) ->
     named = [[name, encoder.encode(inputs.convert(value, *how))] for name, value in call.kwargs.items()]
     refs, nbytes = placing.plan(encoder.arrays)
     body = CallBody(
-        call.row.name, call.method, model, keep, state, nodes, named, [list(ref) for ref in refs],
+        call.row.name, call.method, engine, model, keep, state, nodes, named, [list(ref) for ref in refs],
         settings, generator, watched,
     )  # fmt: skip
     try:
@@ -138,4 +144,16 @@ def gather(call: Invocation, model: int, keep: int, *, watched: bool = False) ->
         raise Unsupported(
             f"The metadata of this call is too large ({error}); pass numpy arrays instead of Python containers."
         ) from None
-    return Gathered((call.row.name, call.method), packed, encoder.arrays, refs, nbytes, encoder.generators, sent)
+    return Gathered(
+        (call.row.name, call.method), packed, encoder.arrays, refs, nbytes, encoder.generators, sent, result
+    )
+
+
+def _result_kind(call: Invocation, engine: str) -> namespaces.Kind | None:
+    kind = namespaces.kind_of(call.data)
+    if kind is not None and (engine == "cpu" or support.reason("array_api", call.request()) is not None):
+        # Only what scikit-learn computes in the array's own library has a result of that library.
+        raise Unsupported("With array_api_dispatch such an array stays where it is, in this call.", namespaces.CODE)
+    if not call.fits or call.method == "partial_fit":
+        namespaces.check_same(kind, vars(call.estimator))
+    return kind

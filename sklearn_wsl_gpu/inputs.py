@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_wsl_gpu import namespaces
 from sklearn_wsl_gpu.errors import Unsupported
 from sklearn_wsl_gpu.state.objects import Frame
 
@@ -54,10 +55,10 @@ def convert(value: Any, array_api_dispatch: bool = False, checked: bool = True) 
         if array_api_dispatch:
             raise Unsupported(f"Tables of {module} stay local while array_api_dispatch is on.", "array-api-input")
         return _from_columns(value)
-    if module in ("cupy", "torch", "array_api_strict", "dpnp", "jax"):
-        raise Unsupported(
-            f"Arrays of {module} stay where they are; pass numpy arrays to have them offloaded.", "array-api-input"
-        )
+    if namespaces.is_foreign(value):
+        array = namespaces.as_numpy(value)
+        # Without dispatch scikit-learn sees a dtype only where it is numpy's.
+        return array if array_api_dispatch or isinstance(value.dtype, np.dtype) else Frame(_plain(array, value))
     return value
 
 

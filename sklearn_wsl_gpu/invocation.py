@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from sklearn_wsl_gpu.estimators import METHODS, Row
+from sklearn_wsl_gpu.support import Request, facts_of
 
 
 class Invocation(NamedTuple):
@@ -42,6 +43,12 @@ class Invocation(NamedTuple):
     def fits(self) -> bool:
         """Whether it changes the estimator's fitted state."""
         return METHODS[self.method].fits
+
+    def request(self) -> Request:
+        """Return what an engine is asked about it."""
+        attributes, row = vars(self.estimator), self.row
+        parameters = {name: attributes[name] for name in row.parameters if name in attributes}
+        return Request(row, self.method, parameters, facts_of(row, self.method, self.args, self.kwargs))
 
     def run_here(self) -> Any:
         """Call scikit-learn's own method."""

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
@@ -46,6 +47,7 @@ _FAILURES: dict[str, type[OffloadError]] = {
     "executor-died": WorkerDied,
     "unsupported-argument": Unsupported,
     "not-in-table": Unsupported,
+    "unsupported-by-engine": Unsupported,
     "array-api-dispatch": Unsupported,
 }
 _REFUSALS: dict[str, type[OffloadError]] = {"version-mismatch": VersionMismatch, "engine-broken": WorkerStartError}
@@ -96,7 +98,7 @@ class Session:
         self._lock = threading.Lock()
         self._abandoned: list[tuple[int, list[Lease]]] = []
         self._sizes: dict[tuple[str, str], float] = {}
-        self._models: OrderedDict[bytes, int] = OrderedDict()
+        self._models: OrderedDict[tuple[str, bytes], int] = OrderedDict()
         self._process = -1
         self.broken = False
         self.silent = False
@@ -108,41 +110,36 @@ class Session:
             raise
 
     def __repr__(self) -> str:
-        return f"<Session with {self.engine} at {self.where.endpoint}, {self.pool!r}>"
+        return f"<Session with {', '.join(self.engines)} at {self.where.endpoint}, {self.pool!r}>"
 
-    @property
-    def engine(self) -> str:
-        """Name of the worker's engine."""
-        return self._welcome.engine
-
-    @property
-    def estimators(self) -> frozenset[str]:
-        """Names of the estimators that the engine may take."""
-        return frozenset(self._welcome.estimators)
+    @cached_property
+    def engines(self) -> dict[str, frozenset[str]]:
+        """The worker's engines by preference, and the names of the estimators that each may take."""
+        return {name: frozenset(estimators) for name, estimators in self._welcome.engines}
 
     def version(self, package: str) -> str:
         """Return the version of a package of somebody else's estimators that the worker has; empty for none."""
         return dict((name, text) for name, text in self._welcome.versions).get(package, "")
 
-    def model(self, fingerprint: bytes) -> int:
-        """Return the number under which the worker keeps a model, or 0."""
+    def model(self, engine: str, fingerprint: bytes) -> int:
+        """Return the number under which an engine of the worker keeps a model, or 0."""
         with self._lock:
-            number = self._models.get(fingerprint, 0)
+            number = self._models.get((engine, fingerprint), 0)
             if number:
-                self._models.move_to_end(fingerprint)
+                self._models.move_to_end((engine, fingerprint))
             return number
 
-    def remember_model(self, fingerprint: bytes, number: int) -> None:
-        """Note that the worker keeps a model whose state has this fingerprint."""
+    def remember_model(self, engine: str, fingerprint: bytes, number: int) -> None:
+        """Note that an engine of the worker keeps a model whose state has this fingerprint."""
         with self._lock:
-            self._models[fingerprint] = number
+            self._models[engine, fingerprint] = number
             if len(self._models) > _MAX_MODELS:
                 self._models.popitem(last=False)
 
-    def forget_model(self, fingerprint: bytes) -> None:
-        """Note that the worker does not keep a model any more."""
+    def forget_model(self, engine: str, fingerprint: bytes) -> None:
+        """Note that an engine of the worker does not keep a model any more."""
         with self._lock:
-            self._models.pop(fingerprint, None)
+            self._models.pop((engine, fingerprint), None)
 
     def next_number(self) -> int:
         """Return a number for a request, and for the model that it leaves."""

@@ -98,7 +98,7 @@ def status(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
     Returns
     -------
     state : dict or None
-        ``endpoint``, ``pid``, ``engine``, ``ready``, ``queued``, ``running``, ``done``, and ``sessions``: a list
+        ``endpoint``, ``pid``, ``engines``, ``ready``, ``queued``, ``running``, ``done``, and ``sessions``: a list
         of dicts of ``number``, ``pid`` (of the client), ``silent_seconds``, ``calls`` and ``slots``, the map of
         its pool (see `sklearn_wsl_gpu.pool.ledger.Slot`).
     """

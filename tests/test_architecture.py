@@ -22,7 +22,7 @@ CLIENT = {
     # Tables
     "estimators": "errors",
     "support": "errors estimators",
-    "invocation": "estimators",
+    "invocation": "estimators support",
     # What is said and where arrays lie: blind to each other
     "protocol": "errors arrays",
     "pool": "errors arrays",
@@ -32,24 +32,25 @@ CLIENT = {
     "config": "errors estimators pool reporting",
     "policy": "errors config",
     "inheritance": "estimators",
-    "inputs": "errors state",
+    "inputs": "errors namespaces state",
+    "namespaces": "_compat errors state",
     "_compat": "",
     # Shells
     "keys": "errors",
     "sockets": "errors keys protocol",
     "launch": "errors config keys sockets",
-    "gather": "_compat arrays errors inputs invocation pool protocol state",
+    "gather": "_compat arrays errors inputs invocation namespaces pool protocol state support",
     "session": "carriers config errors gather launch pool protocol sockets",
     "sessions": "config errors launch session sockets",
     "progress": "_compat errors",
     "adopt": "_compat arrays errors estimators gather invocation pool session state",
     "dispatch": "_compat adopt config errors estimators gather inheritance inputs invocation policy progress reporting "
-    "session sessions",
+    "session sessions support",
     "importing": "",
     "following": "estimators importing",
     "parallel": "config launch patching reporting sessions",
     "patching": "_compat config dispatch errors estimators following invocation parallel state",
-    "context": "config patching reporting sessions",
+    "context": "_compat config patching reporting sessions",
     # Doors
     "enabling": "config context patching reporting",
     "autoload": "enabling errors following importing",
@@ -86,14 +87,14 @@ LIBRARIES = {
     "zmq": "sklearn_wsl_gpu.keys sklearn_wsl_gpu.sockets wsl_worker.front wsl_worker.__main__",
     "msgpack": "sklearn_wsl_gpu.protocol.codec",
     "numpy": """
-        sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.inputs
+        sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.inputs sklearn_wsl_gpu.namespaces
         sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.testing wsl_worker.executor wsl_worker.testing
         wsl_worker.engines.array_api wsl_worker.engines.cuml wsl_worker.engines.cuml.fills
         wsl_worker.engines.cuml.forests wsl_worker.engines.cuml.kinds wsl_worker.engines.cuml.parts
         wsl_worker.engines.cuml.svc wsl_worker.engines.cuml.target
-        sklearn_wsl_gpu.support.array_api sklearn_wsl_gpu.support.cuml sklearn_wsl_gpu.support.request
+        sklearn_wsl_gpu.support.cuml sklearn_wsl_gpu.support.entry sklearn_wsl_gpu.support.request
     """,
     "scipy": """
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.encoding sklearn_wsl_gpu.testing

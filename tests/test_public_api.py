@@ -50,7 +50,7 @@ def test_the_version_is_that_of_the_installed_distribution() -> None:
     assert sklearn_wsl_gpu.__version__ == version("sklearn-wsl-gpu")
 
 
-@pytest.mark.parametrize("name", ["disable", "enable", "offload", "report", "shutdown"])
+@pytest.mark.parametrize("name", ["config_context", "disable", "enable", "offload", "report", "shutdown"])
 def test_a_submodule_never_takes_the_place_of_a_public_name(name: str) -> None:
     script = f"""
 import importlib, pkgutil, sklearn_wsl_gpu

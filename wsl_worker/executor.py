@@ -19,7 +19,7 @@ import numpy as np
 
 from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef, check_array_ref, check_span_ref
 from sklearn_wsl_gpu.errors import OffloadError, RemoteProtocolError, StaleReference, Unsupported
-from sklearn_wsl_gpu.estimators import METHODS, Row, find, third_party
+from sklearn_wsl_gpu.estimators import METHODS, find, third_party
 from sklearn_wsl_gpu.pool import Segment, placing
 from sklearn_wsl_gpu.pool.layout import (
     CLIENT,
@@ -35,7 +35,7 @@ from sklearn_wsl_gpu.protocol.messages import ResultBody, decode_call, encode_bo
 from sklearn_wsl_gpu.state import Decoder, Encoder, objects
 from sklearn_wsl_gpu.state.decoding import set_generator
 from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
-from sklearn_wsl_gpu.support import Fact, Request, facts_of
+from sklearn_wsl_gpu.support import Request, facts_of
 from wsl_worker import engines
 from wsl_worker.engines.base import DeviceLost, Engine
 from wsl_worker.link import DEVICE_LOST, Link, LinkClosed
@@ -75,20 +75,20 @@ class _Copies(Sequence[Array]):
 
 
 class Executor:
-    """Holds the engine, the attached segments, the models, and results that wait for room.
+    """Holds the engines, the attached segments, the models, and results that wait for room.
 
     Parameters
     ----------
-    engine : Engine
-        What computes.
+    engines : sequence of Engine
+        What computes, the preferred one first.
     link : Link
         To the front.
     model_bytes : int
         Memory for kept models.
     """
 
-    def __init__(self, engine: Engine, link: Link, model_bytes: int) -> None:
-        self._engine = engine
+    def __init__(self, engines: Sequence[Engine], link: Link, model_bytes: int) -> None:
+        self._engines = {engine.name: engine for engine in engines}
         self._link = link
         self._models = Models(model_bytes)
         self._segments: dict[int, Segment] = {}
@@ -101,7 +101,8 @@ class Executor:
         """Answer the front until it is gone."""
         packages = {name.partition(".")[0] for name in third_party.installed()}
         versions = [[package, third_party.installed_version(package)] for package in sorted(packages)]
-        self._link.send(["ready", self._engine.name, sorted(self._engine.estimators), versions])
+        engines = [[name, sorted(engine.estimators)] for name, engine in self._engines.items()]
+        self._link.send(["ready", engines, versions])
         while True:
             try:
                 message = self._link.receive()
@@ -195,6 +196,9 @@ class Executor:
         row = find(call.estimator)
         if row is None or call.method not in row.method_names:
             raise Unsupported(f"{call.estimator}.{call.method} is not in this worker's table.", "not-in-table")
+        engine = self._engines.get(call.engine)
+        if engine is None:
+            raise Unsupported(f"This worker has no engine {call.engine}.", "unsupported-by-engine")
         if row.package != "sklearn":
             objects.register(row)
         views = self._views(session, inputs, call.refs)
@@ -203,16 +207,21 @@ class Executor:
         state_from = _Copies(views)
         decoder = Decoder(state_from)
         attributes = None if call.model else decoder.attributes(call.state or [])
-        model = self._models.get((session, call.model)) if attributes is None else None
+        model = self._models.get((session, call.engine, call.model)) if attributes is None else None
         if attributes is None and model is None:
             self._link.send(["need_model", job])
             return None
         decoder.arrays = arguments_from
-        decoder.own = {} if fits else attributes or self._engine.state(model)
+        decoder.own = {} if fits else attributes or engine.state(model)
         arguments = [decoder.decode(node) for node in call.arguments]
         keywords = {str(name): decoder.decode(node) for name, node in call.keywords}
         if attributes is not None:
-            model = self._load(row, call.method, attributes, facts_of(row, call.method, arguments, keywords))
+            parameters = {name: attributes[name] for name in row.parameters if name in attributes}
+            request = Request(row, call.method, parameters, facts_of(row, call.method, arguments, keywords))
+            reason = engine.support(request)
+            if reason is not None:
+                raise Unsupported(reason.words, reason.code)
+            model = engine.load(row, attributes)
         generators = _Generators(decoder.generators, call.generator)
 
         begin = time.perf_counter()
@@ -223,7 +232,7 @@ class Executor:
             joblib.parallel_backend("threading", n_jobs=None),
             told(model, lambda event: self._tell(job, event)) if call.watched else contextlib.nullcontext(),
         ):
-            value = self._compute(model, call.method, arguments, keywords)
+            value = self._compute(engine, model, call.method, arguments, keywords)
         seconds = time.perf_counter() - begin
 
         known = arguments_from.made if isinstance(arguments_from, _Copies) else dict(enumerate(views))
@@ -232,34 +241,29 @@ class Executor:
         state = None
         if fits:
             own = row.untouched | {_NAMES}
-            fitted = {name: item for name, item in self._engine.state(model).items() if name not in own}
+            fitted = {name: item for name, item in engine.state(model).items() if name not in own}
             state = encoder.attributes(fitted)
         refs, nbytes = placing.plan(encoder.arrays)
         own_arrays = [*state_from.made.values(), *(encoder.arrays if fits else ())]
         size = _MODEL_OVERHEAD_BYTES + sum(array.nbytes for array in own_arrays)
-        kept = bool(call.keep) and self._models.keep((session, call.keep), model, size)
+        kept = bool(call.keep) and self._models.keep((session, call.engine, call.keep), model, size)
         body = ResultBody(
             node, state, [list(ref) for ref in refs], recorded.describe(), self._output.take(),
             generators.advanced(), seconds, kept,
         )  # fmt: skip
         return _Finished(body, encoder.arrays, refs, nbytes)
 
-    def _compute(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    def _compute(
+        self, engine: Engine, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]
+    ) -> Any:
         try:
-            return self._engine.call(model, method, arguments, keywords)
+            return engine.call(model, method, arguments, keywords)
         except MemoryError:
             # What partial_fit has added before it failed would be added again.
             if method == "partial_fit" or not self._models.drop_all():
                 raise
         # Outside of the handler, whose traceback holds what the first attempt had allocated.
-        return self._engine.call(model, method, arguments, keywords)
-
-    def _load(self, row: Row, method: str, attributes: Mapping[str, Any], facts: Mapping[str, Fact]) -> Any:
-        parameters = {name: attributes[name] for name in row.parameters if name in attributes}
-        reason = self._engine.support(Request(row, method, parameters, facts))
-        if reason is not None:
-            raise Unsupported(reason.words, reason.code)
-        return self._engine.load(row, attributes)
+        return engine.call(model, method, arguments, keywords)
 
     def _segment(self, session: int, span: SpanRef) -> Segment:
         segment = self._segments.get(session)
@@ -340,12 +344,12 @@ def _die_with(parent: int) -> None:
         sys.exit(1)
 
 
-def _start_again_with(engine: type[Engine]) -> None:
-    # Which engine it will be is known only when libraries are loaded that have read the environment already.
-    if any(os.environ.get(name) != value for name, value in engine.environment.items()):
-        os.environ.update(engine.environment)
-        arguments = [sys.argv[1], engine.name, *sys.argv[3:]]
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "wsl_worker.executor", *arguments])
+def _start_again_with(chosen: Sequence[type[Engine]]) -> None:
+    # Which engines they will be is known only when libraries are loaded that have read the environment already.
+    wanted = {name: value for engine in chosen for name, value in engine.environment.items()}
+    if any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.environ.update(wanted)
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "wsl_worker.executor", *sys.argv[1:]])
 
 
 def main() -> None:
@@ -357,11 +361,11 @@ def main() -> None:
         chosen = engines.choose(name, device)
         _start_again_with(chosen)
         os.set_inheritable(descriptor, False)
-        engine = chosen(device)
+        made = [engine(device) for engine in chosen]
     except Exception as error:
         link.send(["broken", f"{type(error).__name__}: {error}"])
         raise
-    Executor(engine, link, model_bytes).serve()
+    Executor(made, link, model_bytes).serve()
 
 
 if __name__ == "__main__":

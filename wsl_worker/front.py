@@ -236,8 +236,7 @@ class Front:
         self._scheduler.attach(session)
         versions = [*map(list, self._versions.items()), *self._scheduler.packages]
         welcome = m.Welcome(
-            PROTOCOL, versions, session.token, self._scheduler.engine,
-            self._scheduler.estimators, proof, os.getpid(), self._boot,
+            PROTOCOL, versions, session.token, self._scheduler.engines, proof, os.getpid(), self._boot,
         )  # fmt: skip
         self._answer(envelope, welcome, b"")
 
@@ -282,7 +281,7 @@ class Front:
         return [
             ["sessions", len(self._sessions)],
             ["pools", [session.describe() for session in self._sessions]],
-            ["engine", self._scheduler.engine],
+            ["engines", [name for name, _ in self._scheduler.engines]],
             ["pid", os.getpid()],
             ["broken", self._scheduler.broken],
             *self._scheduler.counters(),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-#: (session, number that the client gave)
-ModelKey = tuple[int, int]
+#: (session, engine, number that the client gave)
+ModelKey = tuple[int, str, int]
 
 
 class Models:

@@ -41,8 +41,8 @@ class Scheduler:
         self.answer: Answer = lambda envelope, message, body: None
         self.ready = False
         self.broken = ""
-        self.engine = ""
-        self.estimators: list[str] = []
+        #: Name and estimators of each engine, by preference.
+        self.engines: list[list[Any]] = []
         self.packages: list[list[str]] = []
         self._numbers = itertools.count(1)
         self._queue: deque[Job] = deque()
@@ -202,7 +202,7 @@ class Scheduler:
     def _heard(self, head: list[Any], body: bytes) -> None:
         kind, *fields = head
         if kind == "ready":
-            self.engine, self.estimators, self.packages = fields
+            self.engines, self.packages = fields
             self.ready = True
             for session in self._sessions.values():
                 self._send(["attach", session.number], descriptor=os.dup(session.descriptor))

@@ -6,12 +6,12 @@ A message is two frames: a small head that the front reads, and a body that only
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from sklearn_wsl_gpu.arrays import SpanRef, check_span_ref
+from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.errors import RemoteProtocolError
 from sklearn_wsl_gpu.protocol import codec
+from sklearn_wsl_gpu.protocol import fields as f
 
 Node: TypeAlias = Any
 """A value as the value codec (`sklearn_wsl_gpu.state`) writes it."""
@@ -28,13 +28,12 @@ class Hello(NamedTuple):
 
 
 class Welcome(NamedTuple):
-    """Worker: the session's name, what I compute with and for which estimators; proof that I see the pool."""
+    """Worker: the session's name, my engines with their estimators by preference; proof that I see the pool."""
 
     protocol: int
     versions: list[list[str]]
     session: bytes
-    engine: str
-    estimators: list[str]
+    engines: list[list[Any]]
     proof: bytes
     pid: int
     boot: str
@@ -164,8 +163,10 @@ class CallBody(NamedTuple):
     ----------
     estimator, method : str
         Names of the table.
+    engine : str
+        What to compute with.
     model : int
-        Number of a model that the worker keeps; 0 if `state` has it.
+        Number of a model that the worker's engine keeps; 0 if `state` has it.
     keep : int
         Number under which to keep the model after the call; 0 not to keep it.
     state : list of [str, node] or None
@@ -184,6 +185,7 @@ class CallBody(NamedTuple):
 
     estimator: str
     method: str
+    engine: str
     model: int
     keep: int
     state: Any
@@ -241,121 +243,33 @@ MESSAGES: tuple[type[Message], ...] = (
 _NUMBER = {kind: number for number, kind in enumerate(MESSAGES)}
 
 
-_Check: TypeAlias = Callable[[Any], Any]
-
-
-def _integer(value: Any) -> int:
-    if type(value) is not int or not -1 <= value < 2**63:
-        raise RemoteProtocolError("A message has a number that is none, or out of range.")
-    return value
-
-
-def _text(value: Any) -> str:
-    if type(value) is not str or len(value) > 65_536:
-        raise RemoteProtocolError("A message has a text that is none, or too long.")
-    return value
-
-
-def _blob(value: Any) -> bytes:
-    if type(value) is not bytes or len(value) > 256:
-        raise RemoteProtocolError("A message has a token that is none, or too long.")
-    return value
-
-
-def _list(value: Any) -> list[Any]:
-    if type(value) is not list:
-        raise RemoteProtocolError("A message has something else where a list belongs.")
-    return value
-
-
-def _texts(value: Any) -> list[str]:
-    return [_text(item) for item in _list(value)]
-
-
-def _pairs(value: Any) -> list[list[Any]]:
-    for pair in _list(value):
-        if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not str:
-            raise RemoteProtocolError("A message has something else where pairs belong.")
-    if len({name for name, _ in value}) < len(value):
-        raise RemoteProtocolError("A message has a name twice.")
-    return value  # type: ignore[no-any-return]
-
-
-def _text_pairs(value: Any) -> list[list[str]]:
-    return [[_text(name), _text(item)] for name, item in _pairs(value)]
-
-
-def _span(value: Any) -> SpanRef:
-    return check_span_ref(value)
-
-
-def _optional_span(value: Any) -> SpanRef | None:
-    return None if value is None else check_span_ref(value)
-
-
-def _optional_pairs(value: Any) -> list[list[Any]] | None:
-    return None if value is None else _pairs(value)
-
-
-def _records(*kinds: type[Any]) -> _Check:
-    def check(value: Any) -> list[list[Any]]:
-        for record in _list(value):
-            if type(record) is not list or [type(item) for item in record] != list(kinds):
-                raise RemoteProtocolError("A message has a record of other fields than it should.")
-        return value  # type: ignore[no-any-return]
-
-    return check
-
-
-def _events(value: Any) -> list[Any]:
-    for _, path, *_ in _records(str, list, str, int, bool)(value):
-        if not all(type(item) is int for item in path):
-            raise RemoteProtocolError("A message has a task whose place is none.")
-    return value  # type: ignore[no-any-return]
-
-
-def _number(value: Any) -> float:
-    if type(value) not in (int, float):
-        raise RemoteProtocolError("A message has something else where a number belongs.")
-    return float(value)
-
-
-def _flag(value: Any) -> bool:
-    if type(value) is not bool:
-        raise RemoteProtocolError("A message has something else where a flag belongs.")
-    return value
-
-
-def _anything(value: Any) -> Any:
-    return value
-
-
-_FIELDS: dict[type[Any], tuple[_Check, ...]] = {
-    Hello: (_integer, _text_pairs, _integer, _text, _list),
-    Welcome: (_integer, _text_pairs, _blob, _text, _texts, _blob, _integer, _text),
-    Call: (_blob, _integer, _optional_span, _optional_span),
-    Wait: (_blob, _integer),
-    Grant: (_blob, _integer, _span),
-    Cancel: (_blob, _integer),
-    Status: (_blob,),
-    Bye: (_blob,),
-    Stop: (_blob,),
-    Result: (_integer,),
-    NeedOutput: (_integer, _integer),
-    NeedModel: (_integer,),
-    Running: (_integer, _text),
-    Progress: (_integer, _events),
-    Failed: (_integer, _text, _text),
-    Cancelled: (_integer,),
-    Refused: (_text, _text),
-    Report: (_pairs,),
+_FIELDS: dict[type[Any], tuple[f.Check, ...]] = {
+    Hello: (f.integer, f.text_pairs, f.integer, f.text, f.items),
+    Welcome: (f.integer, f.text_pairs, f.blob, f.texts_by_name, f.blob, f.integer, f.text),
+    Call: (f.blob, f.integer, f.optional_span, f.optional_span),
+    Wait: (f.blob, f.integer),
+    Grant: (f.blob, f.integer, f.span),
+    Cancel: (f.blob, f.integer),
+    Status: (f.blob,),
+    Bye: (f.blob,),
+    Stop: (f.blob,),
+    Result: (f.integer,),
+    NeedOutput: (f.integer, f.integer),
+    NeedModel: (f.integer,),
+    Running: (f.integer, f.text),
+    Progress: (f.integer, f.events),
+    Failed: (f.integer, f.text, f.text),
+    Cancelled: (f.integer,),
+    Refused: (f.text, f.text),
+    Report: (f.pairs,),
     Farewell: (),
     CallBody: (
-        _text, _text, _integer, _integer, _optional_pairs, _list, _pairs, _list, _pairs, _anything, _flag,
+        f.text, f.text, f.text, f.integer, f.integer, f.optional_pairs, f.items, f.pairs, f.items, f.pairs,
+        f.anything, f.flag,
     ),
     ResultBody: (
-        _anything, _optional_pairs, _list, _records(str, str, str, int), _records(str, str), _records(int, list),
-        _number, _flag,
+        f.anything, f.optional_pairs, f.items, f.records(str, str, str, int), f.records(str, str),
+        f.records(int, list), f.number, f.flag,
     ),
 }  # fmt: skip
 

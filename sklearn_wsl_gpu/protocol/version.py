@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from sklearn_wsl_gpu.errors import VersionMismatch
 
-PROTOCOL = 2
+PROTOCOL = 3
 
 
 def minor(version: str) -> tuple[int, ...]:

@@ -149,6 +149,19 @@ def is_attribute_name(name: Any) -> bool:
     return type(name) is str and name.isidentifier() and not name.startswith("__") and name not in _STAYS
 
 
+def convert(value: Any, one: Callable[[Any], Any]) -> Any:
+    """Return a value with what is in it converted one by one, however deep in containers and estimators."""
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return type(value)(convert(item, one) for item in value)
+    if isinstance(value, dict):
+        return {key: convert(item, one) for key, item in value.items()}
+    if type(value) in ESTIMATOR_NAMES:
+        copy = blank(type(value))
+        vars(copy).update({name: convert(item, one) for name, item in vars(value).items()})
+        return copy
+    return one(value)
+
+
 def blank(cls: Any) -> Any:
     """Return an object of a class without calling its constructor."""
     return cls.__new__(cls)

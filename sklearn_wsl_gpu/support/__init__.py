@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from sklearn_wsl_gpu.errors import Reason
+from sklearn_wsl_gpu.errors import Reason, Unsupported
+from sklearn_wsl_gpu.estimators import Row
 from sklearn_wsl_gpu.support import array_api, cpu, cuml
 from sklearn_wsl_gpu.support.entry import CallLimit, Entry, Limit
 from sklearn_wsl_gpu.support.request import Fact, Request, facts_of
 
-__all__ = ["TABLES", "CallLimit", "Entry", "Fact", "Limit", "Request", "facts_of", "reason"]
+__all__ = ["TABLES", "CallLimit", "Entry", "Fact", "Limit", "Request", "able", "facts_of", "reason"]
 
 #: Engine → estimator → what it computes of it.
 TABLES: Mapping[str, Mapping[str, Entry]] = {"cuml": cuml.TABLE, "array_api": array_api.TABLE}
@@ -31,5 +32,35 @@ def reason(engine: str, request: Request) -> Reason | None:
     if engine not in TABLES:
         return None
     entry = TABLES[engine].get(name)
-    words = f"{engine} does not compute it" if entry is None else entry.objection(request)
-    return None if words is None else Reason("unsupported-by-engine", f"{name}: {words}.")
+    words = "it is not in its table" if entry is None else entry.objection(request)
+    return None if words is None else Reason("unsupported-by-engine", f"{name} by {engine}: {words}.")
+
+
+def able(engines: Mapping[str, Collection[str]], row: Row, ask: Callable[[], Request]) -> list[str]:
+    """Return the engines that take a call, in their order.
+
+    Parameters
+    ----------
+    engines : mapping of str to collection of str
+        The names of the estimators that each engine may take.
+    row : Row
+        The estimator.
+    ask : callable
+        Returns the request; it is not called if all of them take whatever calls of the row.
+
+    Raises
+    ------
+    Unsupported
+        If there is none, with the reasons of all.
+    """
+    found, reasons = [], []
+    for engine, estimators in engines.items():
+        if row.name not in estimators:
+            reasons.append(Reason("unsupported-by-engine", f"The engine {engine} does not compute {row.name}."))
+        elif (why := None if engine == "cpu" and row.declined is None else reason(engine, ask())) is None:
+            found.append(engine)
+        else:
+            reasons.append(why)
+    if not found:
+        raise Unsupported(" ".join(why.words for why in reasons), reasons[0].code)
+    return found

@@ -10,21 +10,11 @@ https://scikit-learn.org/1.9/modules/array_api.html
 
 from __future__ import annotations
 
-import numpy as np
-
-from sklearn_wsl_gpu.support.entry import TEXT, Entry, Limit, only
+from sklearn_wsl_gpu.support.entry import Entry, Limit, only
 from sklearn_wsl_gpu.support.request import Request
 
 #: dtypes that every namespace has.
 DTYPES = frozenset({"bool", "int8", "int16", "int32", "int64", "uint8", "float32", "float64"})
-
-
-def _dtypes(request: Request) -> str | None:
-    for name, fact in request.facts.items():
-        dtype = np.dtype(fact.dtype)
-        if dtype.kind not in TEXT and dtype.name not in DTYPES:
-            return f"{name} of dtype {dtype.name} is not taken"
-    return None
 
 
 def _pca(request: Request) -> str | None:
@@ -54,12 +44,11 @@ def _boolean_labels(request: Request) -> str | None:
     return "y of booleans is not taken, for namespaces do not sort them" if is_boolean else None
 
 
-_ANY = Limit(f"arrays of {', '.join(sorted(DTYPES))}", _dtypes)
 _LABELS = Limit("y not boolean", _boolean_labels)
 
 
 def _entry(*limits: Limit, without: str = "", text: str = "") -> Entry:
-    return Entry((_ANY, *limits), without, text=text)
+    return Entry(limits, without, text=text, dtypes=DTYPES)
 
 
 TABLE: dict[str, Entry] = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from sklearn_wsl_gpu.support.request import Request
 
 #: Kinds of dtypes that are text or objects.
@@ -54,6 +56,8 @@ class Entry(NamedTuple):
         Whether X may be sparse.
     text : str
         Arguments, separated by spaces, that may be text or objects.
+    dtypes : frozenset of str or None
+        Names of the dtypes that numbers may have; None for all.
     call_limits : tuple of CallLimit
         What has to be so of the arguments themselves.
     lost : str
@@ -64,6 +68,7 @@ class Entry(NamedTuple):
     without: str = ""
     sparse: bool = False
     text: str = ""
+    dtypes: frozenset[str] | None = None
     call_limits: tuple[CallLimit, ...] = ()
     lost: str = ""
 
@@ -74,8 +79,11 @@ class Entry(NamedTuple):
         for name, fact in request.facts.items():
             if fact.kind == "sparse" and not (self.sparse and name == "X"):
                 return f"sparse {name} is not taken"
-            if fact.dtype[1] in TEXT and name not in self.text.split():
-                return f"{name} that is text or objects is not taken"
+            if fact.dtype[1] in TEXT:
+                if name not in self.text.split():
+                    return f"{name} that is text or objects is not taken"
+            elif self.dtypes is not None and (dtype := np.dtype(fact.dtype).name) not in self.dtypes:
+                return f"{name} of dtype {dtype} is not taken"
         return next((words for limit in self.limits if (words := limit.objection(request)) is not None), None)
 
     def objection_to_call(self, method: str, given: Mapping[str, Any]) -> str | None:

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn
 from sklearn.cluster import KMeans
 from sklearn.linear_model import Ridge
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Normalizer, StandardScaler
 
+import sklearn_wsl_gpu
 from sklearn_wsl_gpu import ConfigurationError, FallbackWarning, Unsupported, config, offload
 from sklearn_wsl_gpu.config import PREFIX, Settings
 from sklearn_wsl_gpu.reporting import CallRecord
@@ -26,6 +28,7 @@ X = np.random.default_rng(0).normal(size=(40, 3))
 RIGHT: dict[str, tuple[Any, str, Any]] = {
     "endpoint": ("tcp://127.0.0.1:5555", "tcp://127.0.0.1:5555", "tcp://127.0.0.1:5555"),
     "engine": ("cpu", "cpu", "cpu"),
+    "device": (1, "cuda:1", "cuda:1"),
     "include": (["KMeans", Ridge], "KMeans, Ridge", frozenset({"KMeans", "Ridge"})),
     "exclude": ({KMeans}, "KMeans", frozenset({"KMeans"})),
     "min_elements": (1000, "1000", 1000),
@@ -43,7 +46,10 @@ RIGHT: dict[str, tuple[Any, str, Any]] = {
 WRONG: list[tuple[str, Any, str]] = [
     ("endpoint", "127.0.0.1:5555", "'tcp://HOST:PORT'"),
     ("endpoint", 5555, "'tcp://HOST:PORT'"),
-    ("engine", "gpu", r"one of \['auto', 'cpu'"),
+    ("engine", "gpu", r"one of \['auto', 'array_api', 'cpu'"),
+    ("device", "gpu", r"'auto', 'cpu', 'cuda:N' or the number N of a GPU"),
+    ("device", -1, "the number N of a GPU"),
+    ("device", True, "the number N of a GPU"),
     ("include", "KMean", "names of estimators, of these: .*KMeans"),
     ("include", 3, "names of estimators"),
     ("exclude", [np.mean], "names of estimators"),
@@ -209,3 +215,42 @@ def test_verbose_tells_each_call_in_a_line_on_standard_error(
     first, second = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"sklearn_wsl_gpu: StandardScaler\.fit worker \(cpu\) [0-9.]+ s", first)
     assert re.fullmatch(r"sklearn_wsl_gpu: StandardScaler\.fit local \(scikit-learn\) \[excluded\] [0-9.]+ s", second)
+
+
+def test_config_context_takes_scikit_learns_settings_and_ours_together(shared_worker: None) -> None:
+    before = sklearn.get_config()
+    holes = np.where(X.max() == X, np.nan, X)
+    with sklearn_wsl_gpu.config_context(assume_finite=True, exclude=["KMeans"], fallback="raise") as session:
+        assert sklearn.get_config() == before | {"assume_finite": True}
+        assert np.isnan(Normalizer().fit_transform(holes)).any()
+        KMeans(1, n_init=1).fit(X)
+
+    assert sklearn.get_config() == before
+    assert [(call.estimator, call.where) for call in session.report().calls] == [
+        ("Normalizer", "worker"),
+        ("KMeans", "local"),
+    ]
+
+
+def test_scikit_learns_own_context_inside_keeps_its_meaning_and_offloading(shared_worker: None) -> None:
+    with sklearn_wsl_gpu.config_context(fallback="raise", assume_finite=True) as session:
+        with sklearn.config_context(transform_output="pandas", assume_finite=False):
+            assert not sklearn.get_config()["assume_finite"]
+            assert list(StandardScaler().fit_transform(X).columns) == ["x0", "x1", "x2"]
+        assert type(StandardScaler().fit_transform(X)) is np.ndarray
+
+    assert session.report().offloaded == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"asume_finite": True}, TypeError, r"no setting 'asume_finite'; it takes .*assume_finite.*endpoint"),
+        ({"fallback": "never"}, ConfigurationError, "fallback must be"),
+    ],
+)
+def test_config_context_refuses_what_neither_knows_where_it_is_written(
+    settings: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        sklearn_wsl_gpu.config_context(**settings)

@@ -40,7 +40,7 @@ def test_a_worker_is_started_used_shown_and_stopped(keys: str, capsys: pytest.Ca
     said = capsys.readouterr().out
     worker = _json(capsys, "status", "--keys", keys)["workers"][0]
     assert f"SKLEARN_WSL_GPU_ENDPOINT={worker['endpoint']}" in said
-    assert (worker["ready"], worker["engine"], worker["sessions"]) == (True, "cpu", [])
+    assert (worker["ready"], worker["engines"], worker["sessions"]) == (True, ["cpu"], [])
 
     with offload(endpoint=worker["endpoint"], keys=keys, slots=(1, 2, 1), slot_bytes=2**22, fallback="raise"):
         kept = StandardScaler().fit_transform(np.ones((50_000, 4)))

@@ -41,7 +41,10 @@ KINDS: dict[str, tuple[st.SearchStrategy[Any], list[Any]]] = {
     "text": (TEXTS, [None, 1, True, b"x", [], ["x"], "x" * 65_537]),
     "token": (TOKENS, [None, 1, "x", [], b"x" * 257]),
     "list": (LISTS, [None, 1, True, "x", b"x"]),
-    "texts": (st.lists(TEXTS, max_size=4), [None, "x", [1], [None], [["x"]], [b"x"], ["x" * 65_537]]),
+    "texts by name": (
+        _pairs(st.lists(TEXTS, max_size=4)),
+        [None, "x", [["x", "y"]], [["x", [1]]], [["x", [["y"]]]], [["x", [b"y"]]], [["x", ["y" * 65_537]]], [["x"]]],
+    ),
     "pairs": (_pairs(NODES), [None, 1, "x", [1], ["ab"], [[]], [["x"]], [[1, 2]], [["x", 1, 2]], [[b"x", 1]]]),
     "text pairs": (_pairs(TEXTS), [None, 1, [["x", 1]], [["x", None]], [["x"]], [[1, "x"]], [["x", b"x"]]]),
     "span": (SPANS, [None, 1, [], [0, 0, 0], [0] * 5, [0, 0, 0, -1], [0, 0, 0, True], [0, 0, 1.0, 0], ["0", 0, 0, 0]]),
@@ -69,7 +72,7 @@ KINDS["optional pairs"] = (st.none() | KINDS["pairs"][0], [bad for bad in KINDS[
 
 FIELDS: dict[type[Any], tuple[str, ...]] = {
     m.Hello: ("integer", "text pairs", "integer", "text", "list"),
-    m.Welcome: ("integer", "text pairs", "token", "text", "texts", "token", "integer", "text"),
+    m.Welcome: ("integer", "text pairs", "token", "texts by name", "token", "integer", "text"),
     m.Call: ("token", "integer", "optional span", "optional span"),
     m.Wait: ("token", "integer"),
     m.Grant: ("token", "integer", "span"),
@@ -88,7 +91,7 @@ FIELDS: dict[type[Any], tuple[str, ...]] = {
     m.Farewell: (),
     m.Stop: ("token",),
     m.CallBody: (
-        "text", "text", "integer", "integer", "optional pairs", "list", "pairs", "list", "pairs", "node",
+        "text", "text", "text", "integer", "integer", "optional pairs", "list", "pairs", "list", "pairs", "node",
         "flag",
     ),
     m.ResultBody: ("node", "optional pairs", "list", "warnings", "output", "generators", "number", "flag"),

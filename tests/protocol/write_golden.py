@@ -14,7 +14,15 @@ VERSIONS = [["scikit-learn", "1.6.1"], ["sklearn_wsl_gpu", "0.1.0"]]
 #: One of each message, in the order of their numbers.
 MESSAGES: tuple[m.Message, ...] = (
     m.Hello(PROTOCOL, VERSIONS, 4242, "5e5c8a6e-boot", ["shared", 4242, 7, bytes(32)]),
-    m.Welcome(PROTOCOL, VERSIONS, TOKEN, "cpu", ["KMeans", "PCA"], b"\xff" * 32, 4243, "5e5c8a6e-boot"),
+    m.Welcome(
+        PROTOCOL,
+        VERSIONS,
+        TOKEN,
+        [["array_api", ["PCA"]], ["cpu", ["KMeans", "PCA"]]],
+        b"\xff" * 32,
+        4243,
+        "5e5c8a6e-boot",
+    ),
     m.Call(TOKEN, 3, SpanRef(0, 2**21, 8192, 17), None),
     m.Wait(TOKEN, 3),
     m.Grant(TOKEN, 3, SpanRef(0, 2**33, 2**32, 2**40)),
@@ -36,8 +44,8 @@ MESSAGES: tuple[m.Message, ...] = (
 _REF = [64, "<f8", [50, 3], "C", True]
 BODIES: tuple[m.CallBody | m.ResultBody, ...] = (
     m.CallBody(
-        "StandardScaler", "fit", 0, 5, [["copy", True], ["with_mean", True]], [["a", 0]], [["sample_weight", None]],
-        [_REF], [["assume_finite", True]], ["g", -1, bytes(2496), 624, 0, 0.0], True,
+        "StandardScaler", "fit", "cpu", 0, 5, [["copy", True], ["with_mean", True]], [["a", 0]],
+        [["sample_weight", None]], [_REF], [["assume_finite", True]], ["g", -1, bytes(2496), 624, 0, 0.0], True,
     ),
     m.ResultBody(
         ["self"], [["mean_", ["a", 0]], ["n_features_in_", 3]], [[64, "<f8", [3], "C", True]],

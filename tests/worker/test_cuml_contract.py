@@ -259,7 +259,7 @@ def test_what_is_unsupported_is_said_without_data_and_without_a_gpu(name: str) -
         )
 
         assert (reason is None) == (method not in TABLE[name].without.split())
-        assert reason is None or reason.words == f"{name}: {method} is not computed there."
+        assert reason is None or reason.words == f"{name} by cuml: {method} is not computed there."
 
 
 def test_without_a_gpu_the_engine_says_so() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import runpy
 import subprocess
 import sys
 import warnings
 from importlib.metadata import PackageNotFoundError
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -377,12 +375,6 @@ def test_arguments_are_known_by_the_names_of_scikit_learns_method() -> None:
     assert bound(ROWS["LabelBinarizer"], "inverse_transform", [1, 0.5], {}) == {"Y": 1, "threshold": 0.5}
     with pytest.raises(TypeError, match="unexpected"):
         bound(ROWS["PCA"], "fit", [1], {"sample_weight": 2})
-
-
-def test_the_page_about_gpus_lists_what_the_table_says() -> None:
-    writer = runpy.run_path(str(Path(__file__).with_name("write_gpu_table.py")))
-
-    assert writer["PAGE"].read_text() == writer["page"](), "run tests/worker/write_gpu_table.py"
 
 
 def test_the_engine_is_looked_at_without_importing_cuml() -> None:

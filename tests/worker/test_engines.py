@@ -25,25 +25,26 @@ class TestCpuEngine(EngineSuite):
         assert CpuEngine().estimators == own | third_party.installed()
 
 
-def test_an_engine_is_made_by_its_name() -> None:
-    assert engines.choose("cpu") is CpuEngine
+def test_an_engine_is_found_by_its_name() -> None:
+    assert engines.choose("cpu") == [CpuEngine]
 
 
-@pytest.mark.parametrize(("words", "chosen"), [(None, ArrayApiEngine), ("it has no GPU.", CpuEngine)])
-def test_auto_takes_the_first_of_the_preference_that_can_run(
-    words: str | None, chosen: type[Engine], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("words", "chosen"), [(None, [ArrayApiEngine]), ("it has no GPU.", [CpuEngine])])
+def test_auto_is_what_the_gpu_runs_and_plain_scikit_learn_where_there_is_none(
+    words: str | None, chosen: list[type[Engine]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CumlEngine, "unavailable", classmethod(lambda cls, device: "there is none."))
     monkeypatch.setattr(ArrayApiEngine, "unavailable", classmethod(lambda cls, device: words))
 
-    assert engines.choose("auto") is chosen
-    assert engines.choose("auto", "cpu") is CpuEngine
+    assert engines.choose("auto") == chosen
+    assert engines.choose("auto", "cpu") == [CpuEngine]
 
 
-def test_auto_prefers_cuml_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CumlEngine, "unavailable", classmethod(lambda cls, device: None))
+def test_auto_is_cuml_first_and_the_array_api_for_what_cuml_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for engine in (CumlEngine, ArrayApiEngine):
+        monkeypatch.setattr(engine, "unavailable", classmethod(lambda cls, device: None))
 
-    assert engines.choose("auto") is CumlEngine
+    assert engines.choose("auto") == [CumlEngine, ArrayApiEngine]
 
 
 def test_a_name_that_is_not_installed_is_refused_with_those_that_are() -> None:

@@ -48,16 +48,16 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _executor(failures: int, kept: int) -> tuple[Executor, _Engine]:
     engine = _Engine(failures)
-    made = Executor(engine, _Link(), 1000)  # type: ignore[arg-type]
+    made = Executor([engine], _Link(), 1000)  # type: ignore[arg-type]
     for number in range(kept):
-        made._models.keep((1, number), "model", 10)
+        made._models.keep((1, "cpu", number), "model", 10)
     return made, engine
 
 
 def test_a_full_device_drops_its_models_and_tries_once_more() -> None:
     made, engine = _executor(failures=1, kept=3)
 
-    assert made._compute(None, "fit", [], {}) == "computed"
+    assert made._compute(engine, None, "fit", [], {}) == "computed"
     assert engine.calls == 2
     assert len(made._models) == 0
 
@@ -66,7 +66,7 @@ def test_a_device_that_stays_full_fails_after_the_second_attempt() -> None:
     made, engine = _executor(failures=9, kept=3)
 
     with pytest.raises(MemoryError):
-        made._compute(None, "fit", [], {})
+        made._compute(engine, None, "fit", [], {})
     assert engine.calls == 2
 
 
@@ -75,7 +75,7 @@ def test_nothing_is_tried_again_that_would_not_help_or_would_count_twice(method:
     made, engine = _executor(failures=1, kept=kept)
 
     with pytest.raises(MemoryError):
-        made._compute(None, method, [], {})
+        made._compute(engine, None, method, [], {})
     assert engine.calls == 1
     assert len(made._models) == kept
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse
 import sklearn
-from sklearn.base import BaseEstimator
 
 from sklearn_wsl_gpu import support
 from sklearn_wsl_gpu.errors import ConfigurationError, Reason, Unsupported
@@ -97,7 +96,7 @@ class ArrayApiEngine(Engine):
         if attributes.get("solver") == "auto" and row.name in _BY_SVD:
             vars(estimator)["solver"] = "svd"
         fitted = {name: value for name, value in attributes.items() if name not in row.parameters}
-        vars(estimator).update({name: _convert(value, self._to_device) for name, value in fitted.items()})
+        vars(estimator).update({name: objects.convert(value, self._to_device) for name, value in fitted.items()})
         return model
 
     def call(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
@@ -112,12 +111,12 @@ class ArrayApiEngine(Engine):
             model.host = None
         with sklearn.config_context(array_api_dispatch=True):
             value = getattr(model.estimator, method)(*given, **named)
-        return model if value is model.estimator else _convert(value, self._to_host)
+        return model if value is model.estimator else objects.convert(value, self._to_host)
 
     def state(self, model: Any) -> Mapping[str, Any]:
         if model.host is None:
             fitted = objects.carried_attributes(model.estimator).items()
-            model.host = {name: _convert(value, self._to_host) for name, value in fitted} | model.parameters
+            model.host = {name: objects.convert(value, self._to_host) for name, value in fitted} | model.parameters
         return dict(model.host)
 
     def _argument(self, value: Any) -> Any:
@@ -135,25 +134,12 @@ class ArrayApiEngine(Engine):
         return self._namespace.asarray(private, device=self._device)
 
     def _to_host(self, value: Any) -> Any:
+        if type(value).__name__ in _HOST_CLASSES:
+            return objects.put_together("loss", [_HOST_CLASSES[type(value).__name__]])
         if isinstance(value, (np.ndarray, np.generic)) or not hasattr(value, "__dlpack__"):
             return value
         array = _as_numpy(value)
         return array[()] if array.ndim == 0 else array
-
-
-def _convert(value: Any, one: Callable[[Any], Any]) -> Any:
-    """Return a value with its arrays converted, however deep in containers and estimators."""
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return type(value)(_convert(item, one) for item in value)
-    if isinstance(value, dict):
-        return {key: _convert(item, one) for key, item in value.items()}
-    if type(value).__name__ in _HOST_CLASSES:
-        return objects.put_together("loss", [_HOST_CLASSES[type(value).__name__]])
-    if isinstance(value, BaseEstimator):
-        copy = objects.blank(type(value))
-        vars(copy).update({name: _convert(item, one) for name, item in vars(value).items()})
-        return copy
-    return one(value)
 
 
 def _as_numpy(value: Any) -> Array:
