@@ -20,6 +20,9 @@ from sklearn_wsl_gpu.estimators import ROWS, find
 from sklearn_wsl_gpu.support import TABLES, Fact, Limit, Request, facts_of
 from sklearn_wsl_gpu.support.entry import Entry, only
 
+# UMAP says when it is imported that TensorFlow is not there.
+pytestmark = pytest.mark.filterwarnings("ignore:Tensorflow not installed:ImportWarning")
+
 X = np.eye(4, 3)
 
 

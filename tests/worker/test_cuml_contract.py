@@ -280,7 +280,7 @@ def test_the_release_under_test_is_the_one_of_the_table() -> None:
 
 
 def test_what_cuml_refuses_is_unsupported_in_its_words() -> None:
-    with pytest.raises(Unsupported, match="IsolationForest: Conversion of a fitted") as caught:
+    with pytest.raises(Unsupported, match="IsolationForest by cuml: Conversion of a fitted") as caught:
         with translated("IsolationForest"):
             device_class(ROWS["IsolationForest"])()._attrs_from_cpu(None)
 

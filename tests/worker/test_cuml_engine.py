@@ -287,7 +287,7 @@ def test_three_classes_of_a_precomputed_kernel_are_refused() -> None:
 def test_a_model_that_cuml_cannot_take_over_is_refused_in_its_words() -> None:
     local = IsolationForest(n_estimators=2).fit(X)
 
-    with pytest.raises(Unsupported, match=r"IsolationForest: Conversion is not supported\."):
+    with pytest.raises(Unsupported, match=r"IsolationForest by cuml: Conversion is not supported\."):
         CumlEngine().load(ROWS["IsolationForest"], objects.carried_attributes(local))
 
 

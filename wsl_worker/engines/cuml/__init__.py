@@ -105,7 +105,7 @@ class CumlEngine(Engine):
         given = {name: _as_array(value) for name, value in bound(row, method, arguments, keywords).items()}
         words = TABLE[row.name].objection_to_call(method, given)
         if words is not None:
-            raise Unsupported(f"{row.name}: {words}.", "unsupported-by-engine")
+            raise Unsupported(f"{row.name} by cuml: {words}.", "unsupported-by-engine")
         with translated(row.name):
             value = model.kind.call(method, given)
         if value is model.kind:
@@ -161,7 +161,7 @@ def translated(name: str) -> Iterator[None]:
     try:
         yield
     except (UnsupportedOnGPU, UnsupportedOnCPU) as error:
-        raise Unsupported(f"{name}: {error}.", "unsupported-by-engine") from error
+        raise Unsupported(f"{name} by cuml: {error}.", "unsupported-by-engine") from error
     except Unsupported:
         raise
     except Exception as error:

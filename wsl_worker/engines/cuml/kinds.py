@@ -70,7 +70,9 @@ class Plain:
         estimator = objects.build_estimator(objects.estimator_class(self._row.name), attributes)
         if getattr(estimator, "kernel", None) == "precomputed" and self._row.name == "SVR":
             # scikit-learn keeps no support vectors then, which cuML counts.
-            raise Unsupported("SVR: a model fitted on a precomputed kernel is not taken over.", "unsupported-by-engine")
+            raise Unsupported(
+                "SVR by cuml: a model fitted on a precomputed kernel is not taken over.", "unsupported-by-engine"
+            )
         self._device._sync_attrs_from_cpu(estimator)
         self.fitted = {name: value for name, value in attributes.items() if name not in self._parameters}
 

@@ -128,7 +128,7 @@ class PairwiseSVC:
         self._classes, codes = np.unique(np.ravel(y), return_inverse=True)
         count = len(self._classes)
         if count > 2 and self._parameters["kernel"] == "precomputed":
-            words = "SVC: more than two classes are not taken with a precomputed kernel."
+            words = "SVC by cuml: more than two classes are not taken with a precomputed kernel."
             raise Unsupported(words, "unsupported-by-engine")
         X = X.tocsr() if scipy.sparse.issparse(X) else np.asarray(X)
         per_class = compute_class_weight(self._parameters["class_weight"], classes=self._classes, y=np.ravel(y))
@@ -159,7 +159,9 @@ class PairwiseSVC:
         """Take over what a classifier of scikit-learn has found."""
         if self._parameters["kernel"] == "precomputed":
             # scikit-learn keeps no support vectors then, which cuML counts.
-            raise Unsupported("SVC: a model fitted on a precomputed kernel is not taken over.", "unsupported-by-engine")
+            raise Unsupported(
+                "SVC by cuml: a model fitted on a precomputed kernel is not taken over.", "unsupported-by-engine"
+            )
         self.fitted = dict(attributes)
         self._classes = attributes["classes_"]
         vectors, coef = attributes["support_vectors_"], attributes["_dual_coef_"]
