@@ -24,7 +24,7 @@ def use_device(number: int) -> None:
     device = cupy.cuda.Device(number)
     device.use()
     first, most = pool_sizes(device.mem_info[0])
-    # WSL2 has no managed memory, and an allocation of the driver there waits for Windows.
+    # Without a pool each allocation is one of the driver's. WSL2 has no managed memory to fall back on.
     pool = rmm.mr.PoolMemoryResource(rmm.mr.CudaMemoryResource(), initial_pool_size=first, maximum_pool_size=most)
     rmm.mr.set_current_device_resource(pool)
 
