@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +17,8 @@ from wsl_worker import executor as module
 from wsl_worker.engines.base import DeviceLost
 from wsl_worker.engines.cpu import CpuEngine
 from wsl_worker.executor import Executor
-from wsl_worker.link import DEVICE_LOST
+from wsl_worker.link import DEVICE_LOST, Link
+from wsl_worker.supervisor import Supervisor
 
 
 class _Engine(CpuEngine):
@@ -92,3 +97,19 @@ def test_an_executor_without_its_device_ends_and_the_front_can_tell(monkeypatch:
 
     assert codes == [DEVICE_LOST]
     assert made._link.sent == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(DEVICE_LOST, "lost its device, which no longer answered,"), (3, "ended with exit code 3")]
+)
+def test_how_an_executor_ended_is_said_in_words(code: int, words: str) -> None:
+    supervisor = Supervisor("cpu", "auto", 1000)
+    ours, theirs = socket.socketpair()
+    supervisor.link = Link(ours, blocking=False)
+    supervisor.process = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
+    supervisor.pidfd = os.pidfd_open(supervisor.process.pid)
+    supervisor.process.wait()
+    theirs.close()
+
+    assert supervisor.bury() == words
+    assert not supervisor.running
