@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -232,7 +233,8 @@ class Executor:
             joblib.parallel_backend("threading", n_jobs=None),
             told(model, lambda event: self._tell(job, event)) if call.watched else contextlib.nullcontext(),
         ):
-            value = self._compute(engine, model, call.method, arguments, keywords)
+            work = functools.partial(engine.call, model, call.method, arguments, keywords)
+            value = self._compute(work, call.method, generators)
         seconds = time.perf_counter() - begin
 
         known = arguments_from.made if isinstance(arguments_from, _Copies) else dict(enumerate(views))
@@ -253,17 +255,16 @@ class Executor:
         )  # fmt: skip
         return _Finished(body, encoder.arrays, refs, nbytes)
 
-    def _compute(
-        self, engine: Engine, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]
-    ) -> Any:
+    def _compute(self, work: Callable[[], Any], method: str, generators: _Generators) -> Any:
         try:
-            return engine.call(model, method, arguments, keywords)
+            return work()
         except MemoryError:
             # What partial_fit has added before it failed would be added again.
             if method == "partial_fit" or not self._models.drop_all():
                 raise
         # Outside of the handler, whose traceback holds what the first attempt had allocated.
-        return engine.call(model, method, arguments, keywords)
+        generators.rewind()
+        return work()
 
     def _segment(self, session: int, span: SpanRef) -> Segment:
         segment = self._segments.get(session)
@@ -330,6 +331,10 @@ class _Generators:
                 raise RemoteProtocolError("The state of the random generator is malformed.") from None
             self._all[-1] = own
         self._before = {number: generator_node(one, number) for number, one in self._all.items()}
+
+    def rewind(self) -> None:
+        for number, generator in self._all.items():
+            set_generator(generator, self._before[number])
 
     def advanced(self) -> list[list[Any]]:
         after = {number: generator_node(one, number) for number, one in self._all.items()}

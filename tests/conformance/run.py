@@ -5,6 +5,7 @@
     python tests/conformance/run.py               # everything, with and without offloading
     python tests/conformance/run.py --quick       # the part that is run for every change
     python tests/conformance/run.py sklearn.svm   # some of it
+    python tests/conformance/run.py --results DIR # what DIR has of an earlier run that was interrupted is not run again
 
 A test that passes without offloading has to pass with it, unless `xfail.toml` lists it. A module that tests an
 estimator of the table, and in which no call was offloaded, fails, unless `modules.toml` says why.
@@ -31,7 +32,7 @@ from typing import Any
 HERE = Path(__file__).parent
 XFAIL = HERE / "xfail.toml"
 PLAN: dict[str, Any] = tomllib.loads((HERE / "modules.toml").read_text("utf-8"))
-_MINUTES = 25
+_MINUTES = 60
 
 
 @dataclass
@@ -91,6 +92,17 @@ def run(target: str, *, offloaded: bool) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = json.loads(out.read_text())
         package = target.partition(".")[0]
         return {f"{package}/{place.rpartition(f'/{package}/')[2]}": test for place, test in found.items()}
+
+
+def _run_or_read(target: str, offloaded: bool, results: Path | None) -> dict[str, dict[str, Any]]:
+    if results is None:
+        return run(target, offloaded=offloaded)
+    kept = results / f"{target}.{'offloaded' if offloaded else 'without'}.json"
+    if not kept.is_file():
+        found = run(target, offloaded=offloaded)
+        kept.write_text(json.dumps(found))
+    read: dict[str, dict[str, Any]] = json.loads(kept.read_text())
+    return read
 
 
 def summarize(
@@ -175,11 +187,14 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", help="packages or modules; all of modules.toml by default")
     parser.add_argument("--quick", action="store_true", help="only the part that is run for every change")
     parser.add_argument("--jobs", type=int, default=2, help="how many to run at a time (default: 2)")
+    parser.add_argument("--results", type=Path, help="directory that keeps what each target gave")
     options = parser.parse_args()
+    if options.results is not None:
+        options.results.mkdir(parents=True, exist_ok=True)
     targets = options.targets or (PLAN["quick"] if options.quick else PLAN["whole"])
     with ThreadPoolExecutor(options.jobs) as pool:
-        offloaded = [pool.submit(run, target, offloaded=True) for target in targets]
-        without = [pool.submit(run, target, offloaded=False) for target in targets] if not options.quick else []
+        offloaded = [pool.submit(_run_or_read, target, True, options.results) for target in targets]
+        without = [] if options.quick else [pool.submit(_run_or_read, one, False, options.results) for one in targets]
         tests = {place: test for future in offloaded for place, test in future.result().items()}
         before = {place: test for future in without for place, test in future.result().items()} or None
     modules = sorted(summarize(tests, before).values(), key=lambda module: module.name)

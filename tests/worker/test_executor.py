@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import socket
@@ -11,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from wsl_worker import executor as module
 from wsl_worker.engines.base import DeviceLost
 from wsl_worker.engines.cpu import CpuEngine
-from wsl_worker.executor import Executor
+from wsl_worker.executor import Executor, _Generators
 from wsl_worker.link import DEVICE_LOST, Link
 from wsl_worker.supervisor import Supervisor
 
@@ -30,9 +32,10 @@ class _Engine(CpuEngine):
 
     def call(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         self.calls += 1
+        drawn = arguments[0].random_sample()
         if self.calls <= self.failures:
             raise MemoryError("the device is full")
-        return "computed"
+        return drawn
 
 
 class _Link:
@@ -59,10 +62,17 @@ def _executor(failures: int, kept: int) -> tuple[Executor, _Engine]:
     return made, engine
 
 
-def test_a_full_device_drops_its_models_and_tries_once_more() -> None:
+def _work(engine: _Engine, generator: np.random.RandomState | None = None) -> tuple[Any, _Generators]:
+    generator = generator or np.random.RandomState(0)
+    return functools.partial(engine.call, None, "fit", [generator], {}), _Generators([generator], None)
+
+
+def test_a_full_device_drops_its_models_and_tries_once_more_with_the_same_random_numbers() -> None:
     made, engine = _executor(failures=1, kept=3)
 
-    assert made._compute(engine, None, "fit", [], {}) == "computed"
+    shared = np.random.RandomState(3)
+    work, generators = _work(engine, shared)
+    assert made._compute(work, "fit", generators) == np.random.RandomState(3).random_sample()
     assert engine.calls == 2
     assert len(made._models) == 0
 
@@ -70,8 +80,9 @@ def test_a_full_device_drops_its_models_and_tries_once_more() -> None:
 def test_a_device_that_stays_full_fails_after_the_second_attempt() -> None:
     made, engine = _executor(failures=9, kept=3)
 
+    work, generators = _work(engine)
     with pytest.raises(MemoryError):
-        made._compute(engine, None, "fit", [], {})
+        made._compute(work, "fit", generators)
     assert engine.calls == 2
 
 
@@ -79,8 +90,9 @@ def test_a_device_that_stays_full_fails_after_the_second_attempt() -> None:
 def test_nothing_is_tried_again_that_would_not_help_or_would_count_twice(method: str, kept: int) -> None:
     made, engine = _executor(failures=1, kept=kept)
 
+    work, generators = _work(engine)
     with pytest.raises(MemoryError):
-        made._compute(engine, None, method, [], {})
+        made._compute(work, method, generators)
     assert engine.calls == 1
     assert len(made._models) == kept
 
