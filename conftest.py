@@ -53,6 +53,12 @@ def _descriptors() -> dict[str, str]:
     return found
 
 
+def pytest_collection_finish() -> None:
+    # What all imports have made is not looked through again after every test.
+    gc.collect()
+    gc.freeze()
+
+
 def _shared_memory() -> set[str]:
     where = Path("/dev/shm")
     names = {path.name for path in where.iterdir()} if where.is_dir() else set()
