@@ -179,7 +179,7 @@ _CASES: list[tuple[Any, tuple[Any, ...], Callable[[Any, Any], None]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("estimator", "data", "check"), _CASES, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("estimator", "data", "check"), _CASES, ids=[str(case[0])[:60] for case in _CASES])
 def test_a_fit_there_is_worth_a_fit_here(
     engine: CumlEngine, estimator: Any, data: tuple[Any, ...], check: Callable[[Any, Any], None]
 ) -> None:

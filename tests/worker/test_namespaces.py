@@ -15,6 +15,9 @@ from sklearn_wsl_gpu import offload
 from sklearn_wsl_gpu.testing import assert_same
 from tests.integration.tools import run_python
 
+_NEW = pytest.mark.skipif(
+    tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 9), reason="the engine needs scikit-learn 1.9"
+)
 _random = np.random.default_rng(5)
 X = _random.normal(size=(90, 5)).astype("f4") + np.repeat([[0.0], [3.0], [9.0]], 30, axis=0).astype("f4")
 Y = np.repeat([0, 1, 2], 30)
@@ -100,7 +103,7 @@ with sklearn.config_context(array_api_dispatch=True):
 """
 
 
-@pytest.mark.skipif(sklearn.__version__ < "1.9", reason="the engine needs scikit-learn 1.9")
+@_NEW
 def test_with_dispatch_results_and_fitted_attributes_are_of_the_datas_library() -> None:
     pytest.importorskip("torch", reason="on the CPU the engine computes by PyTorch")
     ran = run_python(_CASES, SCIPY_ARRAY_API="1", OMP_NUM_THREADS="1")
@@ -137,7 +140,7 @@ with sklearn.config_context(array_api_dispatch=True):
 """
 
 
-@pytest.mark.skipif(sklearn.__version__ < "1.9", reason="the engine needs scikit-learn 1.9")
+@_NEW
 def test_what_scikit_learn_does_not_compute_in_the_library_is_left_to_it() -> None:
     pytest.importorskip("torch", reason="on the CPU the engine computes by PyTorch")
     ran = run_python(_STAYS, SCIPY_ARRAY_API="1", OMP_NUM_THREADS="1")
