@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse
 import sklearn
 
 from wsl_worker.engines.cuml import forests, memory, parts
+
+#: What scipy counts ranks in: an int, or in newer releases a number of numpy.
+_RANK: type[Any] = type(scipy.linalg.lstsq(np.ones((1, 1)), np.ones(1))[2])
 
 Fill = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 
@@ -94,7 +98,7 @@ def _linear(parameters: Mapping[str, Any], given: Mapping[str, Any], found: Mapp
     singular = parts.to_host(parts.singular_values(cupy, data))
     release = tuple(int(part) for part in sklearn.__version__.split(".")[:2])
     relative = parameters["tol"] if release >= (1, 9) else max(X.shape) * np.finfo(X.dtype).eps
-    return {"singular_": singular, "rank_": parts.rank(singular, relative)}
+    return {"singular_": singular, "rank_": _RANK(parts.rank(singular, relative))}
 
 
 def _coordinate_descent(
