@@ -18,7 +18,8 @@ callback = pytest.importorskip("sklearn.callback", reason="this scikit-learn has
 
 def test_it_shows_a_task_while_the_worker_is_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    many, sides = rng.normal(size=(20_000, 100)), rng.integers(0, 2, 20_000)
+    # A fit of seconds: its second task is to be told of before its last one ends.
+    many, sides = rng.normal(size=(300_000, 50)), rng.integers(0, 2, 300_000)
     running = []
     with sklearn_wsl_gpu.offload(fallback="raise") as session:
         StandardScaler().fit(X)
@@ -41,7 +42,8 @@ def test_a_fit_whose_executor_dies_is_shown_again_from_its_beginning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rng = np.random.default_rng(0)
-    many, sides = rng.normal(size=(20_000, 50)), rng.integers(0, 2, 20_000)
+    # A fit of seconds: the executor is to be killed before its last task is told of.
+    many, sides = rng.normal(size=(300_000, 50)), rng.integers(0, 2, 300_000)
     killed, names = [], []
     for name in ("setup", "on_fit_task_begin", "teardown"):
         hook = getattr(callback.ProgressBar, name)
