@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import sklearn
+from sklearn.base import clone
+from sklearn.model_selection._search import BaseSearchCV
+from sklearn.model_selection._validation import _fit_and_predict, _fit_and_score
 from sklearn.utils._available_if import _AvailableIfDescriptor
 from sklearn.utils._set_output import _wrap_data_with_container
 from sklearn.utils.validation import _check_feature_names, _get_feature_names
@@ -25,23 +28,31 @@ except ImportError:  # before scikit-learn 1.9
 __all__ = [
     "SETTINGS",
     "AvailableIf",
+    "BaseSearchCV",
     "HalfPoissonLoss",
     "HalfPoissonLossArrayAPI",
     "ProgressBar",
     "callback_management_context",
     "changed_settings",
     "check_feature_names",
+    "clone",
     "config_context",
     "feature_names",
+    "fit_and_predict",
+    "fit_and_score",
     "get_namespace_and_device",
     "has_valid_parameters",
+    "is_output_configured",
     "is_output_wrapped",
+    "merged_context",
     "move_to",
     "validates_like",
     "wrap_output",
 ]
 
 AvailableIf: Any = _AvailableIfDescriptor
+fit_and_score: Callable[..., Any] = _fit_and_score
+fit_and_predict: Callable[..., Any] = _fit_and_predict
 feature_names: Callable[[Any], Any] = _get_feature_names
 check_feature_names: Callable[..., None] = _check_feature_names
 wrap_output: Callable[..., Any] = _wrap_data_with_container
@@ -64,6 +75,22 @@ _DEFAULTS = {
 }
 
 
+def merged_context(leaf: Any, estimator: Any, **task: Any) -> Any:
+    """Return the context of a part's own fit, which takes the place of the task of its whole, as scikit-learn does it.
+
+    Parameters
+    ----------
+    leaf : CallbackContext
+        Of the task of the whole.
+    estimator : estimator
+        The part.
+    **task
+        Name and kind of the part's task.
+    """
+    estimator._skl_callbacks, estimator._parent_callback_ctx = leaf._callbacks, leaf
+    return type(leaf)._from_estimator(estimator, task_id=0, **task)
+
+
 def changed_settings() -> list[list[Any]]:
     """Return scikit-learn's settings that a worker must know, where they are not the defaults."""
     settings = sklearn.get_config()
@@ -72,6 +99,11 @@ def changed_settings() -> list[list[Any]]:
         for name, value in settings.items()
         if name not in _LOCAL_SETTINGS and value != _DEFAULTS.get(name, value)
     ]
+
+
+def is_output_configured() -> bool:
+    """Tell whether transformers give something else than what scikit-learn computes, by its settings."""
+    return bool(sklearn.get_config().get("transform_output", "default") != "default")
 
 
 def is_output_wrapped(function: Any) -> bool:

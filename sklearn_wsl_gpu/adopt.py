@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,10 @@ import scipy.optimize
 import scipy.sparse
 import sklearn.exceptions
 
-from sklearn_wsl_gpu import _compat
+from sklearn_wsl_gpu import _compat, graphs
 from sklearn_wsl_gpu.arrays import ArrayRef, check_array_ref
 from sklearn_wsl_gpu.errors import RemoteProtocolError
-from sklearn_wsl_gpu.estimators import METHODS, Row
+from sklearn_wsl_gpu.estimators import METHODS, Graph, Row
 from sklearn_wsl_gpu.gather import NAMES, Gathered
 from sklearn_wsl_gpu.invocation import Invocation
 from sklearn_wsl_gpu.pool import VIEW_BYTES, placing
@@ -62,17 +65,13 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
     finally:
         source.release()
     names, attributes = METHODS[call.method].names, vars(estimator)
+    assignments: list[graphs.Assignment] = []
     merged = None
     if state is not None:
-        # What a refit has removed goes; what an earlier fit left and this one did not touch stays.
-        gone = gathered.sent - state.keys() - row.initial_names - row.parameters - {NAMES}
-        # The same object, where it is the same: scikit-learn's estimator checks ask for identity.
-        state |= {name: mine for name in row.rewrites.split() if _are_equal(mine := attributes[name], state.get(name))}
-        merged = {name: item for name, item in attributes.items() if name not in gone} | state
-        _check_state(row, state, merged)
-        if gathered.result is not None:
-            own = row.parameters | {NAMES}
-            merged |= {name: gathered.result.make(item) for name, item in state.items() if name not in own}
+        if isinstance(row, Graph) and row.fits_parts:
+            assignments += graphs.fitted_parts(row, attributes, state.pop(row.parts, None))
+            state[row.parts] = row.list_after_fit(attributes[row.parts])
+        merged = _merge(call, gathered, state)
     if row.named and data is not None:
         if names == "set" and not (call.method == "partial_fit" and "n_features_in_" in attributes):
             found = _compat.feature_names(data)
@@ -82,13 +81,9 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
                 merged[NAMES] = found
         elif names != "ignore" and (NAMES in attributes or type(data) is not np.ndarray):
             _compat.check_feature_names(estimator, data, reset=False)
-    advanced = _advanced_generators(gathered, reply.body.generators)
-    _warn_again(reply.body.warnings)
-    _write_again(reply.body.output)
-    if merged is not None:
-        estimator.__dict__ = merged  # the one assignment: an interrupt leaves all or nothing
-    for generator, following in advanced:
-        generator.set_state(following.get_state(legacy=False))
+    with _after_effects(gathered, reply):
+        if merged is not None:
+            _assign([(estimator, merged), *assignments])
     if reply.body.value == ["self"]:
         return estimator
     if gathered.result is not None and isinstance(value, np.ndarray):
@@ -97,9 +92,67 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
     return _compat.wrap_output("transform", value, data, estimator) if _compat.is_output_wrapped(call.raw) else value
 
 
+def adopt_value(gathered: Gathered, reply: Reply) -> Any:
+    """Return the value of a reply to a call of no estimator.
+
+    Parameters
+    ----------
+    gathered : Gathered
+        What was sent.
+    reply : Reply
+        What came back; its lease is released.
+    """
+    source = _Source(reply)
+    try:
+        value = Decoder(source, _inputs(gathered), gathered.generators).decode(reply.body.value)
+    finally:
+        source.release()
+    with _after_effects(gathered, reply):
+        return value
+
+
+@contextlib.contextmanager
+def _after_effects(gathered: Gathered, reply: Reply) -> Iterator[None]:
+    advanced = _advanced_generators(gathered, reply.body.generators)
+    _warn_again(reply.body.warnings)
+    _write_again(reply.body.output)
+    yield
+    for generator, following in advanced:
+        generator.set_state(following.get_state(legacy=False))
+
+
+def _inputs(gathered: Gathered) -> _Inputs:
+    lent = gathered.loan.arrays if gathered.loan is not None else ()
+    return _Inputs([*gathered.arrays, *lent])
+
+
+def _merge(call: Invocation, gathered: Gathered, state: dict[str, Any]) -> dict[str, Any]:
+    row, attributes = call.row, vars(call.estimator)
+    # What a refit has removed goes; what an earlier fit left and this one did not touch stays.
+    gone = gathered.sent - state.keys() - row.initial_names - row.parameters - {NAMES}
+    if isinstance(row, Graph):
+        gone |= {NAMES}
+    # The same object, where it is the same: scikit-learn's estimator checks ask for identity.
+    state |= {name: mine for name in row.rewrites.split() if _are_equal(mine := attributes[name], state.get(name))}
+    merged = {name: item for name, item in attributes.items() if name not in gone} | state
+    _check_state(row, state, merged)
+    if gathered.result is not None:
+        own = row.parameters | {NAMES}
+        merged |= {name: gathered.result.make(item) for name, item in state.items() if name not in own}
+    return merged
+
+
+def _assign(assignments: Sequence[graphs.Assignment]) -> None:
+    # In one call of compiled code: an interrupt, which comes between two steps of Python's, leaves all or nothing.
+    before = [vars(one) for one, _ in assignments]
+    targets, states = zip(*assignments, strict=True)
+    deque(map(object.__setattr__, targets, repeat("__dict__"), states), maxlen=0)
+    del before  # what is not held any more may run code of its own, but not in between
+
+
 def _decode(gathered: Gathered, reply: Reply, source: _Source) -> tuple[dict[str, Any] | None, Any]:
     body = reply.body
-    decoder = Decoder(source, _Inputs(gathered.arrays), gathered.generators)
+    decoder = Decoder(source, _inputs(gathered), gathered.generators)
     # The state first: fitted attributes are private copies, and a result that is one of them is that copy.
     state = None if body.state is None else decoder.attributes(body.state)
     source.allow_views()
@@ -182,8 +235,9 @@ def _are_equal(mine: Any, theirs: Any) -> bool:
 
 def _check_state(row: Row, state: dict[str, Any], merged: dict[str, Any]) -> None:
     assert row.cls is not None
+    own = row.untouched - ({row.parts} if isinstance(row, Graph) and row.fits_parts else set())
     for name in state:
-        if name in row.untouched or callable(getattr(row.cls, name, None)):
+        if name in own or callable(getattr(row.cls, name, None)):
             raise RemoteProtocolError("The worker sent an attribute that is not its to set.")
     probe = objects.blank(row.cls)
     vars(probe).update(merged)

@@ -63,7 +63,7 @@ def _name_of(cls: Any) -> str:
 
 def _estimators(name: str) -> Callable[[Any], frozenset[str] | None]:
     def parse(value: Any) -> frozenset[str] | None:
-        from sklearn_wsl_gpu.estimators import ROWS, third_party
+        from sklearn_wsl_gpu.estimators import GRAPHS, ROWS, third_party
 
         if value is None:
             return None
@@ -72,8 +72,9 @@ def _estimators(name: str) -> Callable[[Any], frozenset[str] | None]:
             chosen = frozenset(item if isinstance(item, str) else _name_of(item) for item in found)
         except (TypeError, AttributeError):
             chosen = frozenset({repr(value)})
-        if not chosen <= ROWS.keys():
-            known = ROWS.keys() | third_party.names()
+        own = ROWS.keys() | GRAPHS.keys()
+        if not chosen <= own:
+            known = own | third_party.names()
             unknown = ", ".join(sorted(chosen - known))
             if unknown:
                 raise _wrong(name, unknown, f"names of estimators, of these: {', '.join(sorted(known))}")

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from sklearn_wsl_gpu import _compat, inheritance, inputs, policy, progress, sessions, support
+from sklearn_wsl_gpu import _compat, graphs, inheritance, inputs, lending, policy, progress, sessions, support
 from sklearn_wsl_gpu.adopt import adopt, user_level
 from sklearn_wsl_gpu.config import Frame, suspended
 from sklearn_wsl_gpu.errors import EngineError, FallbackWarning, OffloadError, Reason, Unsupported
-from sklearn_wsl_gpu.estimators import third_party
+from sklearn_wsl_gpu.estimators import Graph, third_party
 from sklearn_wsl_gpu.gather import Gathered, attributes_to_send, fingerprint, gather
 from sklearn_wsl_gpu.invocation import Invocation
+from sklearn_wsl_gpu.recording import record, record_remote
 from sklearn_wsl_gpu.reporting import CallRecord
-from sklearn_wsl_gpu.session import ModelMissing, Reply, Session
+from sklearn_wsl_gpu.session import LoanInTheWay, ModelMissing, Reply, Session
 
 #: Failures that may be the user's own error: scikit-learn, run here, gives the canonical one.
 _JUDGED_BY_SCIKIT_LEARN = frozenset({"estimator-error"})
@@ -24,6 +25,8 @@ _JUDGED_BY_SCIKIT_LEARN = frozenset({"estimator-error"})
 
 def dispatch(frame: Frame, call: Invocation) -> Any:
     """Do a wrapped call: on the worker if it may go there, else here."""
+    if isinstance(call.row, Graph):
+        return _dispatch_graph(frame, call)
     reason = policy.reason_to_stay(frame.settings, _facts(call))
     if reason is None:
         try:
@@ -33,6 +36,22 @@ def dispatch(frame: Frame, call: Invocation) -> Any:
     if reason.code in policy.CHOSEN:
         return _stay(frame, call, reason)
     return _fall_back(frame, call, Unsupported(reason.words, reason.code))
+
+
+def _dispatch_graph(frame: Frame, call: Invocation) -> Any:
+    # Whether it is included is for its parts to say, too.
+    reason = policy.reason_to_stay(replace(frame.settings, include=None), _facts(call))
+    if reason is None:
+        reason = graphs.reason_to_split(frame.settings, call.row, call.estimator, call.data)
+    if reason is None:
+        try:
+            return _offload(frame, call)
+        except OffloadError as error:
+            reason = error.reason
+    # Its parts are offloaded, or not, each by itself; what is wrong with the call they have to say.
+    name = type(call.estimator).__name__
+    record(frame, CallRecord(name, call.method, "in parts", "scikit-learn", reason))
+    return call.run_here()
 
 
 def _facts(call: Invocation) -> policy.Facts:
@@ -67,6 +86,8 @@ def _offload(frame: Frame, call: Invocation) -> Any:
     session = sessions.obtain(settings)
     engines = support.able(session.engines, call.row, call.request)
     _check_version(session, call.row.package)
+    if isinstance(call.row, Graph):
+        graphs.check_table(session.version("pandas"), call.data)
     mark = None if call.fits else fingerprint(attributes_to_send(call))
     with progress.watched(call.estimator, fits=call.fits) as watch:
         asked = _ask_in_turn(session, engines, call, mark, deadline, watch)
@@ -97,16 +118,8 @@ def _take(frame: Frame, call: Invocation, session: Session, asked: _Asked, mark:
                 session.remember_model(asked.engine, mark, asked.model)
         return value
     finally:
-        seconds = {
-            "gather": answered - begin - reply.send_seconds - reply.wait_seconds,
-            "send": reply.send_seconds,
-            "compute": reply.body.seconds,
-            "receive": max(reply.wait_seconds - reply.body.seconds, 0.0),
-            "adopt": time.perf_counter() - answered,
-        }
-        sent = len(asked.gathered.body) + asked.gathered.nbytes
-        name = type(call.estimator).__name__
-        _record(frame, CallRecord(name, call.method, "worker", asked.engine, None, seconds, sent, reply.nbytes))
+        what = type(call.estimator).__name__, call.method, asked.engine
+        record_remote(frame, what, asked.gathered, reply, (begin, answered))
 
 
 class _Asked(NamedTuple):
@@ -114,6 +127,7 @@ class _Asked(NamedTuple):
     gathered: Gathered
     engine: str
     model: int
+    stale: bool
 
 
 def _ask_in_turn(
@@ -143,19 +157,26 @@ def _ask(
     watch: progress.Progress | None,
 ) -> _Asked:
     model = 0 if mark is None else session.model(engine, mark)
+    stale = call.fits and graphs.was_fitted(call.row, call.estimator)
     while True:
         number = session.next_number()
-        gathered = gather(call, engine, model, 0 if model else number, watched=watch is not None)
+        loan = lending.current(session)
+        depth = -1 if watch is None else progress.depth_of(call.estimator)
+        gathered = gather(call, engine, model, 0 if model else number, watched=depth, loan=loan)
         try:
             reply = session.request(number, gathered, deadline, None if watch is None else watch.show)
-            return _Asked(reply, gathered, engine, model or number)
+            return _Asked(reply, gathered, engine, model or number, stale)
         except ModelMissing:
             if mark is not None:
                 session.forget_model(engine, mark)
             model = 0
+        except LoanInTheWay:
+            lending.give_back()
 
 
 def _mark_of_fitted(call: Invocation, asked: _Asked) -> bytes | None:
+    if asked.stale:
+        return None
     attributes = attributes_to_send(call, fitted=True)
     known = asked.gathered.sent | {name for name, _ in asked.reply.body.state or ()}
     # What an earlier fit has left here is not part of the worker's model.
@@ -170,7 +191,7 @@ def _stay(frame: Frame, call: Invocation, reason: Reason) -> Any:
     finally:
         seconds = {"compute": time.perf_counter() - begin}
         name = type(call.estimator).__name__
-        _record(frame, CallRecord(name, call.method, "local", "scikit-learn", reason, seconds))
+        record(frame, CallRecord(name, call.method, "local", "scikit-learn", reason, seconds))
 
 
 def _fall_back(frame: Frame, call: Invocation, error: OffloadError) -> Any:
@@ -189,15 +210,3 @@ def _fall_back(frame: Frame, call: Invocation, error: OffloadError) -> Any:
         text = f"{what} was done by local scikit-learn: {error} [{error.code}]"
         warnings.warn(text, FallbackWarning, stacklevel=user_level())
     return value
-
-
-def _record(frame: Frame, record: CallRecord) -> None:
-    for report in frame.reports:
-        report.add(record)
-    if frame.settings.verbose:
-        why = f" [{record.reason.code}]" if record.reason else ""
-        print(
-            f"sklearn_wsl_gpu: {record.estimator}.{record.method} {record.where} ({record.engine}){why} "
-            f"{record.total_seconds:.4f} s",
-            file=sys.stderr,
-        )

@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import numpy as np
 from sklearn_wsl_gpu import _compat, inputs, namespaces, support
 from sklearn_wsl_gpu.arrays import ArrayRef
 from sklearn_wsl_gpu.errors import LocalProtocolError, Unsupported
+from sklearn_wsl_gpu.estimators import Graph, Row, row_of
 from sklearn_wsl_gpu.invocation import Invocation
+from sklearn_wsl_gpu.lending import Loan
 from sklearn_wsl_gpu.pool import placing
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol import codec
@@ -42,6 +45,10 @@ class Gathered:
         Names of the attributes that went along.
     result : Kind or None
         What the result is to be made of, if not of numpy.
+    loan : Loan or None
+        What it names of a span that is held.
+    lends : bool
+        Whether its own span may be held, for calls to come.
     """
 
     kind: tuple[str, str]
@@ -52,6 +59,8 @@ class Gathered:
     generators: list[np.random.RandomState]
     sent: frozenset[str]
     result: namespaces.Kind | None
+    loan: Loan | None = None
+    lends: bool = False
 
 
 def attributes_to_send(call: Invocation, *, fitted: bool = False) -> dict[str, Any]:
@@ -61,16 +70,38 @@ def attributes_to_send(call: Invocation, *, fitted: bool = False) -> dict[str, A
     from there, or cleans it up. With `fitted`, return what a later prediction will look at. What users have
     noted on an estimator themselves is left out.
     """
-    own = call.row.initial_names | call.row.parameters
+    return namespaces.attributes_as_numpy(_attributes(call.row, call.estimator, call.method, fitted or not call.fits))
+
+
+def _attributes(row: Row, estimator: Any, method: str, fitted: bool) -> dict[str, Any]:
+    own = row.initial_names | row.parameters
     found = {
         name: value
-        for name, value in objects.carried_attributes(call.estimator).items()
-        if name != NAMES and (name in own or name[0] == "_" or name[-1] == "_")
+        for name, value in objects.carried_attributes(estimator).items()
+        if (name != NAMES or isinstance(row, Graph)) and (name in own or name[0] == "_" or name[-1] == "_")
     }
-    fresh = call.fits and not fitted and call.method != "partial_fit" and not call.row.refits
+    fresh = not fitted and method != "partial_fit" and not row.refits
     if fresh and not found.get("warm_start", False):
-        found = {name: value for name, value in found.items() if name in call.row.initial_names}
-    return namespaces.attributes_as_numpy(found)
+        found = {name: value for name, value in found.items() if name in row.initial_names}
+    if isinstance(row, Graph) and not fitted:
+        found[row.parts] = [(one[0], _unfitted(one[1]), *one[2:]) for one in found[row.parts]]
+        if row.rest:
+            found[row.rest] = _unfitted(found[row.rest])
+    return found
+
+
+def _unfitted(part: Any) -> Any:
+    row = row_of(type(part))
+    if row is None:
+        return part
+    copy = objects.blank(type(part))
+    vars(copy).update(part_attributes(row, part))
+    return copy
+
+
+def part_attributes(row: Row, part: Any) -> dict[str, Any]:
+    """Return the attributes of a part of an estimator that a fit of the whole starts from."""
+    return _attributes(row, part, "fit", False)
 
 
 def fingerprint(attributes: Mapping[str, Any]) -> bytes | None:
@@ -97,7 +128,9 @@ def _checksum(array: Array) -> int:
     return zlib.crc32(array.T.data if array.flags.f_contiguous else array.copy().data)
 
 
-def gather(call: Invocation, engine: str, model: int, keep: int, *, watched: bool = False) -> Gathered:
+def gather(
+    call: Invocation, engine: str, model: int, keep: int, *, watched: int = -1, loan: Loan | None = None
+) -> Gathered:
     """Take a call apart.
 
     Parameters
@@ -110,8 +143,10 @@ def gather(call: Invocation, engine: str, model: int, keep: int, *, watched: boo
         Number of the model that it keeps; 0 to send the state along.
     keep : int
         Number under which the worker should keep the model afterwards; 0 for not.
-    watched : bool
-        Whether the worker should tell of the progress.
+    watched : int
+        How deep the worker should tell of the progress; -1 for not.
+    loan : Loan or None
+        Arrays that the worker can see already.
 
     Raises
     ------
@@ -121,6 +156,8 @@ def gather(call: Invocation, engine: str, model: int, keep: int, *, watched: boo
     settings = _compat.changed_settings()
     result = _result_kind(call, engine)
     encoder = Encoder()
+    if loan is not None:
+        encoder.know_lent(loan.arrays)
     state, sent, generator = None, frozenset[str](), None
     if not model:
         attributes = attributes_to_send(call)
@@ -128,25 +165,47 @@ def gather(call: Invocation, engine: str, model: int, keep: int, *, watched: boo
         state = encoder.attributes(attributes)
     if not call.fits:
         encoder.know_attributes(vars(call.estimator))
-    elif getattr(call.estimator, "random_state", 0) is None:
+    elif isinstance(call.row, Graph) or getattr(call.estimator, "random_state", 0) is None:
         generator = generator_node(global_generator(), -1)
-    how = ["array_api_dispatch", True] in settings, call.row.checks_input(call.method)
-    nodes = [encoder.encode(inputs.convert(value, *how)) for value in call.args]
-    named = [[name, encoder.encode(inputs.convert(value, *how))] for name, value in call.kwargs.items()]
+    converted = partial(_convert, call, ["array_api_dispatch", True] in settings)
+    nodes = [encoder.encode(converted(value)) for value in call.args]
+    named = [[name, encoder.encode(converted(value))] for name, value in call.kwargs.items()]
+    encoder.number_lent()
     refs, nbytes = placing.plan(encoder.arrays)
     body = CallBody(
         call.row.name, call.method, engine, model, keep, state, nodes, named, [list(ref) for ref in refs],
-        settings, generator, watched,
+        lent_refs(loan), settings, generator, watched,
     )  # fmt: skip
+    return Gathered(
+        (call.row.name, call.method), packed(body), encoder.arrays, refs, nbytes, encoder.generators, sent, result, loan
+    )
+
+
+def _convert(call: Invocation, array_api_dispatch: bool, value: Any) -> Any:
+    if isinstance(call.row, Graph) and value is call.data:
+        return inputs.convert_table(value, array_api_dispatch)
+    return inputs.convert(value, array_api_dispatch, call.row.checks_input(call.method))
+
+
+def lent_refs(loan: Loan | None) -> list[Any]:
+    """Return how a call names what is lent."""
+    return [] if loan is None else [[list(loan.lease.ref), [list(ref) for ref in loan.refs]]]
+
+
+def packed(body: CallBody) -> bytes:
+    """Return the bytes of a call's body.
+
+    Raises
+    ------
+    Unsupported
+        If they are too many.
+    """
     try:
-        packed = encode_body(body)
+        return encode_body(body)
     except LocalProtocolError as error:
         raise Unsupported(
             f"The metadata of this call is too large ({error}); pass numpy arrays instead of Python containers."
         ) from None
-    return Gathered(
-        (call.row.name, call.method), packed, encoder.arrays, refs, nbytes, encoder.generators, sent, result
-    )
 
 
 def _result_kind(call: Invocation, engine: str) -> namespaces.Kind | None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_wsl_gpu import namespaces
+from sklearn_wsl_gpu import lending, namespaces
 from sklearn_wsl_gpu.errors import Unsupported
+from sklearn_wsl_gpu.state import tables
 from sklearn_wsl_gpu.state.objects import Frame
 
 
@@ -60,6 +61,11 @@ def convert(value: Any, array_api_dispatch: bool = False, checked: bool = True) 
         # Without dispatch scikit-learn sees a dtype only where it is numpy's.
         return array if array_api_dispatch or isinstance(value.dtype, np.dtype) else Frame(_plain(array, value))
     return value
+
+
+def convert_table(value: Any, array_api_dispatch: bool = False) -> Any:
+    """Return what to encode for an argument of a call whose estimators hand on a table as such; as `convert` else."""
+    return lending.once(value, tables.of) if tables.is_table(value) else convert(value, array_api_dispatch)
 
 
 def _from_pandas(value: Any) -> Any:

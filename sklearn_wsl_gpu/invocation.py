@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from sklearn_wsl_gpu.estimators import METHODS, Row
-from sklearn_wsl_gpu.support import Request, facts_of
+from sklearn_wsl_gpu.support import Request, facts_of, request_of
 
 
 class Invocation(NamedTuple):
@@ -46,9 +46,8 @@ class Invocation(NamedTuple):
 
     def request(self) -> Request:
         """Return what an engine is asked about it."""
-        attributes, row = vars(self.estimator), self.row
-        parameters = {name: attributes[name] for name in row.parameters if name in attributes}
-        return Request(row, self.method, parameters, facts_of(row, self.method, self.args, self.kwargs))
+        facts = facts_of(self.row, self.method, self.args, self.kwargs)
+        return request_of(self.row, self.method, vars(self.estimator), facts)
 
     def run_here(self) -> Any:
         """Call scikit-learn's own method."""

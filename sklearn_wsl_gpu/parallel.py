@@ -81,10 +81,15 @@ def carried(pool: Any, iterable: Iterable[Any]) -> Iterable[Any]:
     return tasks()
 
 
-def _worker_for_processes(pool: Any, settings: Settings) -> launch.Address | None:
+def uses_processes(pool: Any) -> bool:
+    """Tell whether joblib runs the tasks of a pool in other processes."""
     backend = getattr(pool, "_backend", None)
     in_threads = getattr(backend, "uses_threads", False) or getattr(backend, "supports_sharedmem", False)
-    if in_threads or getattr(pool, "n_jobs", 1) == 1 or settings.endpoint is not None:
+    return not in_threads and getattr(pool, "n_jobs", 1) not in (1, None)
+
+
+def _worker_for_processes(pool: Any, settings: Settings) -> launch.Address | None:
+    if not uses_processes(pool) or settings.endpoint is not None:
         return None
     # One worker for all: its children would otherwise each start one.
     return sessions.worker_address(settings)

@@ -18,10 +18,11 @@ from typing import Any
 
 from sklearn.utils import parallel
 
+from sklearn_wsl_gpu import _compat
 from sklearn_wsl_gpu._compat import AvailableIf
 from sklearn_wsl_gpu.config import active
 from sklearn_wsl_gpu.errors import FallbackWarning
-from sklearn_wsl_gpu.estimators import ROWS, Row, third_party
+from sklearn_wsl_gpu.estimators import GRAPHS, ROWS, Row, third_party
 from sklearn_wsl_gpu.following import follow
 from sklearn_wsl_gpu.state import objects
 
@@ -47,10 +48,11 @@ def install() -> None:
         _patches.users += 1
         if _patches.users > 1:
             return
-        for row in ROWS.values():
+        for row in (*ROWS.values(), *GRAPHS.values()):
             if row.cls is not None and _is_scikit_learns(row.cls):
                 _wrap_class(row)
         _put(parallel.Parallel, "__call__", _carry_settings(parallel.Parallel.__dict__["__call__"]))
+        _put(_compat.BaseSearchCV, "fit", _lend_data(_compat.BaseSearchCV.__dict__["fit"]))
     follow().listen(_on_import)
 
 
@@ -150,14 +152,31 @@ def _wrapper(row: Row, name: str, raw: Callable[..., Any]) -> Callable[..., Any]
 
 
 def _carry_settings(raw: Callable[..., Any]) -> Callable[..., Any]:
-    from sklearn_wsl_gpu.parallel import carried
+    from sklearn_wsl_gpu.crossvalidation import take
+    from sklearn_wsl_gpu.parallel import carried, uses_processes
 
     @functools.wraps(raw)
     def call(self: Any, iterable: Any) -> Any:
+        frame, results = active(), None
+        if frame is not None:
+            results, iterable = take(frame, iterable, draws=not uses_processes(self))
         # Now, not later: the tasks are made in joblib's own threads.
-        return raw(self, carried(self, iterable))
+        return raw(self, carried(self, iterable)) if results is None else results
 
     return call
+
+
+def _lend_data(raw: Callable[..., Any]) -> Callable[..., Any]:
+    from sklearn_wsl_gpu.lending import lending
+
+    @functools.wraps(raw)
+    def fit(self: Any, X: Any, y: Any = None, **params: Any) -> Any:
+        if active() is None:
+            return raw(self, X, y, **params)
+        with lending():
+            return raw(self, X, y, **params)
+
+    return fit
 
 
 if hasattr(os, "register_at_fork"):

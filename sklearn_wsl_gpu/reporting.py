@@ -26,7 +26,7 @@ class CallRecord:
     estimator, method : str
         What was called.
     where : str
-        ``"worker"`` or ``"local"``.
+        ``"worker"`` or ``"local"``; ``"in parts"`` for an estimator made of others, whose parts are calls of their own.
     engine : str
         Engine that computed it; ``"scikit-learn"`` for local calls.
     reason : Reason or None

@@ -14,7 +14,7 @@ from functools import cached_property
 from importlib.metadata import version
 from typing import Any
 
-from sklearn_wsl_gpu import launch
+from sklearn_wsl_gpu import launch, lending
 from sklearn_wsl_gpu.carriers import shared
 from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.errors import (
@@ -55,6 +55,10 @@ _REFUSALS: dict[str, type[OffloadError]] = {"version-mismatch": VersionMismatch,
 
 class ModelMissing(Exception):
     """The worker does not have the model (any more): its state has to be sent."""
+
+
+class LoanInTheWay(Exception):
+    """The pool has no room as long as a span is held: what lies in it has to be sent again."""
 
 
 @dataclass(slots=True)
@@ -165,6 +169,8 @@ class Session:
         ------
         ModelMissing
             If the call names a model that the worker does not have.
+        LoanInTheWay
+            If it names arrays of a span that has to be given back first. Nothing was sent.
         OffloadError
             If it cannot be done there. The spans are safe: released, or kept until the worker has confirmed
             that it writes no more.
@@ -177,14 +183,14 @@ class Session:
         try:
             inputs = None
             if gathered.arrays:
-                leases.append(self.pool.lease_input(gathered.nbytes, deadline))
-                self.pool.put(leases[0], gathered.refs, gathered.arrays)
-                inputs = leases[0].ref
+                inputs = self._lease_input(gathered, deadline)
+                leases.append(inputs)
+                self.pool.put(inputs, gathered.refs, gathered.arrays)
             granted = self.pool.try_lease_output(self._expected(gathered))
             if granted is not None:
                 leases.append(granted)
-            outputs = None if granted is None else granted.ref
-            call = m.Call(self._welcome.session, number, inputs, outputs)
+            refs = [None if lease is None else lease.ref for lease in (inputs, granted)]
+            call = m.Call(self._welcome.session, number, *refs)
             wire = self._take_wire()
             sent = time.perf_counter()
             answer, raw = self._converse(wire, call, gathered.body, leases, deadline, show)
@@ -193,6 +199,9 @@ class Session:
             reply = self._conclude(answer, raw, leases[-1] if leases else None, seconds)
             if reply.lease is not None:
                 leases.remove(reply.lease)
+            if inputs in leases and lending.wanted() and gathered.lends:
+                leases.remove(inputs)
+                lending.lend(self, lending.Loan(inputs, gathered.arrays, gathered.refs))
             self._sizes[gathered.kind] = reply.nbytes / max(gathered.nbytes, 4096)
             return reply
         except (WorkerUnavailable, ProtocolError):
@@ -208,7 +217,18 @@ class Session:
                     lease.release()
                 self._give_wire(wire)
             else:
+                if gathered.loan is not None and wire is not None:
+                    lending.surrender()
+                    leases.append(gathered.loan.lease)
                 self._abandon(number, leases, wire)
+
+    def _lease_input(self, gathered: Gathered, deadline: float | None) -> Lease:
+        if gathered.loan is None:
+            return self.pool.lease_input(gathered.nbytes, deadline)
+        found = self.pool.try_lease_input(gathered.nbytes)
+        if found is None:
+            raise LoanInTheWay
+        return found
 
     def _converse(
         self,
@@ -229,6 +249,7 @@ class Session:
                 # Nothing is held while waiting for room, so that no two calls can wait for each other.
                 while leases:
                     leases.pop().release()
+                lending.give_back()
                 leases.append(self.pool.lease_output(answer.nbytes, deadline))
                 answer, raw = wire.ask(m.Grant(call.session, call.request, leases[0].ref), b"", deadline)
             else:

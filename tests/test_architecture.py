@@ -32,24 +32,29 @@ CLIENT = {
     "config": "errors estimators pool reporting",
     "policy": "errors config",
     "inheritance": "estimators",
-    "inputs": "errors namespaces state",
+    "inputs": "errors lending namespaces state",
     "namespaces": "_compat errors state",
     "_compat": "",
     # Shells
     "keys": "errors",
     "sockets": "errors keys protocol",
     "launch": "errors config keys sockets",
-    "gather": "_compat arrays errors inputs invocation namespaces pool protocol state support",
-    "session": "carriers config errors gather launch pool protocol sockets",
+    "lending": "arrays pool",
+    "gather": "_compat arrays errors estimators inputs invocation lending namespaces pool protocol state support",
+    "session": "carriers config errors gather launch lending pool protocol sockets",
     "sessions": "config errors launch session sockets",
-    "progress": "_compat errors",
-    "adopt": "_compat arrays errors estimators gather invocation pool session state",
-    "dispatch": "_compat adopt config errors estimators gather inheritance inputs invocation policy progress reporting "
-    "session sessions support",
+    "graphs": "_compat config errors estimators gather inheritance state",
+    "progress": "_compat errors state",
+    "adopt": "_compat arrays errors estimators gather graphs invocation pool session state",
+    "dispatch": "_compat adopt config errors estimators gather graphs inheritance inputs invocation lending policy "
+    "progress recording reporting session sessions support",
+    "recording": "config gather reporting session",
+    "crossvalidation": "_compat adopt config errors estimators gather graphs inputs lending policy progress protocol "
+    "pool recording reporting session sessions state support",
     "importing": "",
     "following": "estimators importing",
     "parallel": "config launch patching reporting sessions",
-    "patching": "_compat config dispatch errors estimators following invocation parallel state",
+    "patching": "_compat config crossvalidation dispatch errors estimators following invocation lending parallel state",
     "context": "_compat config patching reporting sessions",
     # Doors
     "enabling": "config context patching reporting",
@@ -77,7 +82,9 @@ WORKER = {
     "supervisor": "link",
     "scheduler": "link sessions supervisor .errors .protocol",
     "front": "scheduler sessions .carriers .errors .protocol",
-    "executor": "engines link models progress surroundings .arrays .errors .estimators .pool .protocol .state .support",
+    "fits": "progress .errors .estimators .state .support",
+    "calls": "engines fits models progress surroundings .arrays .errors .estimators .pool .protocol .state .support",
+    "executor": "calls engines link models surroundings .arrays .errors .estimators .pool .protocol",
     "testing": "engines .errors .estimators .state .support",
     "__main__": "front scheduler supervisor .errors .keys .pool",
 }
@@ -87,24 +94,27 @@ LIBRARIES = {
     "zmq": "sklearn_wsl_gpu.keys sklearn_wsl_gpu.sockets wsl_worker.front wsl_worker.__main__",
     "msgpack": "sklearn_wsl_gpu.protocol.codec",
     "numpy": """
-        sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.inputs sklearn_wsl_gpu.namespaces
+        sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.graphs sklearn_wsl_gpu.inputs
+        sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation
         sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
-        sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.testing wsl_worker.executor wsl_worker.testing
+        sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.state.splits sklearn_wsl_gpu.state.tables sklearn_wsl_gpu.testing
+        wsl_worker.calls wsl_worker.executor wsl_worker.testing
         wsl_worker.engines.array_api wsl_worker.engines.cuml wsl_worker.engines.cuml.fills
         wsl_worker.engines.cuml.forests wsl_worker.engines.cuml.kinds wsl_worker.engines.cuml.parts
         wsl_worker.engines.cuml.svc wsl_worker.engines.cuml.target
         sklearn_wsl_gpu.support.cuml sklearn_wsl_gpu.support.entry sklearn_wsl_gpu.support.request
     """,
     "scipy": """
-        sklearn_wsl_gpu.adopt sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.encoding sklearn_wsl_gpu.testing
+        sklearn_wsl_gpu.adopt sklearn_wsl_gpu.graphs sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.encoding
+        sklearn_wsl_gpu.testing
         sklearn_wsl_gpu.support.request wsl_worker.engines.array_api wsl_worker.testing
         wsl_worker.engines.cuml wsl_worker.engines.cuml.fills wsl_worker.engines.cuml.forests
         wsl_worker.engines.cuml.parts wsl_worker.engines.cuml.svc
     """,
     "sklearn": """
         sklearn_wsl_gpu._compat sklearn_wsl_gpu.adopt sklearn_wsl_gpu.patching sklearn_wsl_gpu.state.objects
-        sklearn_wsl_gpu.testing
+        sklearn_wsl_gpu.state.scorers sklearn_wsl_gpu.testing wsl_worker.fits wsl_worker.progress
         wsl_worker.engines.array_api wsl_worker.engines.scores wsl_worker.surroundings wsl_worker.testing
         wsl_worker.engines.cuml.fills wsl_worker.engines.cuml.forests wsl_worker.engines.cuml.svc
         wsl_worker.engines.cuml.target
@@ -113,7 +123,7 @@ LIBRARIES = {
     "cupy": "wsl_worker.engines.cuml.fills wsl_worker.engines.cuml.kinds wsl_worker.engines.cuml.memory",
     "cupyx": "wsl_worker.engines.cuml.fills",
     "rmm": "wsl_worker.engines.cuml.memory",
-    "joblib": "sklearn_wsl_gpu.state.objects wsl_worker.executor",
+    "joblib": "sklearn_wsl_gpu.state.objects wsl_worker.calls",
     "pytest": "sklearn_wsl_gpu.pytest_plugin wsl_worker.testing",
     "packaging": "sklearn_wsl_gpu.expected_failures",
     "IPython": "sklearn_wsl_gpu.notebook",
@@ -121,8 +131,8 @@ LIBRARIES = {
 
 #: What only the client needs: the worker never imports it, directly or not.
 CLIENT_SHELLS = {
-    "adopt", "autoload", "config", "context", "dispatch", "enabling", "gather", "inheritance", "launch",
-    "parallel", "patching", "session", "sessions", "sockets",
+    "adopt", "autoload", "config", "context", "crossvalidation", "dispatch", "enabling", "gather", "graphs",
+    "inheritance", "launch", "lending", "parallel", "patching", "session", "sessions", "sockets",
 }  # fmt: skip
 #: What must never import scikit-learn, because it has to start at once.
 WITHOUT_SKLEARN = {

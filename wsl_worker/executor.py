@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import functools
 import os
 import signal
 import socket
 import sys
-import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
-import joblib
 import numpy as np
 
-from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef, check_array_ref, check_span_ref
-from sklearn_wsl_gpu.errors import OffloadError, RemoteProtocolError, StaleReference, Unsupported
-from sklearn_wsl_gpu.estimators import METHODS, find, third_party
+from sklearn_wsl_gpu.arrays import SpanRef, check_array_ref, check_span_ref
+from sklearn_wsl_gpu.errors import OffloadError, RemoteProtocolError, StaleReference
+from sklearn_wsl_gpu.estimators import third_party
 from sklearn_wsl_gpu.pool import Segment, placing
 from sklearn_wsl_gpu.pool.layout import (
     CLIENT,
@@ -32,47 +28,13 @@ from sklearn_wsl_gpu.pool.layout import (
     pack_span_header,
 )
 from sklearn_wsl_gpu.pool.placing import Array
-from sklearn_wsl_gpu.protocol.messages import ResultBody, decode_call, encode_body
-from sklearn_wsl_gpu.state import Decoder, Encoder, objects
-from sklearn_wsl_gpu.state.decoding import set_generator
-from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
-from sklearn_wsl_gpu.support import Request, facts_of
+from sklearn_wsl_gpu.protocol.messages import decode_call, encode_body
 from wsl_worker import engines
+from wsl_worker.calls import Calls, Finished, ModelMissing
 from wsl_worker.engines.base import DeviceLost, Engine
 from wsl_worker.link import DEVICE_LOST, Link, LinkClosed
 from wsl_worker.models import Models
-from wsl_worker.progress import told
-from wsl_worker.surroundings import Output, Warnings, scikit_learn_settings
-
-#: A model costs at least this, whatever its arrays take.
-_MODEL_OVERHEAD_BYTES = 16 * 1024
-#: Every attribute of a fitted estimator but this one: names of columns are the client's business.
-_NAMES = "feature_names_in_"
-
-
-class _Finished(NamedTuple):
-    body: ResultBody
-    arrays: list[Array]
-    refs: list[ArrayRef]
-    nbytes: int
-
-
-class _Copies(Sequence[Array]):
-    """Arrays that are copied when they are first asked for, in their own memory order."""
-
-    def __init__(self, arrays: Sequence[Array]) -> None:
-        self._arrays = arrays
-        self.made: dict[int, Array] = {}
-
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-    def __getitem__(self, index: Any) -> Any:
-        if index not in self.made:
-            copy = self._arrays[index].copy(order="K")
-            copy.flags.writeable = self._arrays[index].flags.writeable
-            self.made[index] = copy
-        return self.made[index]
+from wsl_worker.surroundings import Output
 
 
 class Executor:
@@ -93,14 +55,15 @@ class Executor:
         self._link = link
         self._models = Models(model_bytes)
         self._segments: dict[int, Segment] = {}
-        self._waiting: dict[int, tuple[int, _Finished]] = {}
+        self._waiting: dict[int, tuple[int, Finished]] = {}
         self._output = Output()
+        self._calls = Calls(self._engines, self._models, self._output)
         self._busy = self._interrupted = False
         signal.signal(signal.SIGINT, self._on_interrupt)
 
     def serve(self) -> None:
         """Answer the front until it is gone."""
-        packages = {name.partition(".")[0] for name in third_party.installed()}
+        packages = {name.partition(".")[0] for name in third_party.installed()} | {"pandas"}
         versions = [[package, third_party.installed_version(package)] for package in sorted(packages)]
         engines = [[name, sorted(engine.estimators)] for name, engine in self._engines.items()]
         self._link.send(["ready", engines, versions])
@@ -160,14 +123,22 @@ class Executor:
 
     def _job(self, session: int, job: int, inputs: Any, outputs: Any, raw: bytes) -> None:
         def work() -> None:
-            finished = self._run(session, job, inputs, raw)
-            if finished is None:
+            call = decode_call(raw)
+            try:
+                spans = [(None if inputs is None else check_span_ref(inputs), call.refs), *call.lent]
+                views = [view for span, refs in spans for view in self._views(session, span, refs)]
+                finished = self._calls.run(session, call, views, lambda event: self._tell(job, event))
+            except ModelMissing:
+                self._link.send(["need_model", job])
                 return
             granted = None if outputs is None else check_span_ref(outputs)
             if not finished.arrays or (granted is not None and granted.nbytes >= finished.nbytes):
                 self._deliver(session, job, finished, granted)
             else:
-                self._waiting[job] = (session, self._detach(session, inputs, finished))
+                self._waiting[job] = (
+                    session,
+                    self._detach(session, [span for span, _ in spans if span is not None], finished),
+                )
                 self._link.send(["need_output", job, finished.nbytes])
 
         self._guarded(job, work)
@@ -192,80 +163,6 @@ class Executor:
             self._busy = False
             self._output.take()
 
-    def _run(self, session: int, job: int, inputs: Any, raw: bytes) -> _Finished | None:
-        call = decode_call(raw)
-        row = find(call.estimator)
-        if row is None or call.method not in row.method_names:
-            raise Unsupported(f"{call.estimator}.{call.method} is not in this worker's table.", "not-in-table")
-        engine = self._engines.get(call.engine)
-        if engine is None:
-            raise Unsupported(f"This worker has no engine {call.engine}.", "unsupported-by-engine")
-        if row.package != "sklearn":
-            objects.register(row)
-        views = self._views(session, inputs, call.refs)
-        fits = METHODS[call.method].fits
-        arguments_from: Sequence[Array] = _Copies(views) if fits and row.keeps_input else views
-        state_from = _Copies(views)
-        decoder = Decoder(state_from)
-        attributes = None if call.model else decoder.attributes(call.state or [])
-        model = self._models.get((session, call.engine, call.model)) if attributes is None else None
-        if attributes is None and model is None:
-            self._link.send(["need_model", job])
-            return None
-        decoder.arrays = arguments_from
-        decoder.own = {} if fits else attributes or engine.state(model)
-        arguments = [decoder.decode(node) for node in call.arguments]
-        keywords = {str(name): decoder.decode(node) for name, node in call.keywords}
-        if attributes is not None:
-            parameters = {name: attributes[name] for name in row.parameters if name in attributes}
-            request = Request(row, call.method, parameters, facts_of(row, call.method, arguments, keywords))
-            reason = engine.support(request)
-            if reason is not None:
-                raise Unsupported(reason.words, reason.code)
-            model = engine.load(row, attributes)
-        generators = _Generators(decoder.generators, call.generator)
-
-        begin = time.perf_counter()
-        with (
-            Warnings() as recorded,
-            scikit_learn_settings(call.configuration),
-            # Worker processes of a worker process would outlive its death.
-            joblib.parallel_backend("threading", n_jobs=None),
-            told(model, lambda event: self._tell(job, event)) if call.watched else contextlib.nullcontext(),
-        ):
-            work = functools.partial(engine.call, model, call.method, arguments, keywords)
-            value = self._compute(work, call.method, generators)
-        seconds = time.perf_counter() - begin
-
-        known = arguments_from.made if isinstance(arguments_from, _Copies) else dict(enumerate(views))
-        encoder = Encoder([known.get(number) for number in range(len(views))], decoder.generators)
-        node = ["self"] if value is model else encoder.encode(value)
-        state = None
-        if fits:
-            own = row.untouched | {_NAMES}
-            fitted = {name: item for name, item in engine.state(model).items() if name not in own}
-            state = encoder.attributes(fitted)
-        refs, nbytes = placing.plan(encoder.arrays)
-        own_arrays = [*state_from.made.values(), *(encoder.arrays if fits else ())]
-        size = _MODEL_OVERHEAD_BYTES + sum(array.nbytes for array in own_arrays)
-        kept = bool(call.keep) and self._models.keep((session, call.engine, call.keep), model, size)
-        body = ResultBody(
-            node, state, [list(ref) for ref in refs], recorded.describe(), self._output.take(),
-            generators.advanced(), seconds, kept,
-        )  # fmt: skip
-        return _Finished(body, encoder.arrays, refs, nbytes)
-
-    def _compute(self, work: Callable[[], Any], method: str, generators: _Generators) -> Any:
-        try:
-            return work()
-        except MemoryError:
-            # What partial_fit has added before it failed would be added again.
-            if method == "partial_fit" or not self._models.drop_all():
-                raise
-        # Outside of the handler, whose traceback holds what the first attempt had allocated.
-        generators.rewind()
-        return work()
-
     def _segment(self, session: int, span: SpanRef) -> Segment:
         segment = self._segments.get(session)
         if segment is None or span.segment != 0:
@@ -275,12 +172,11 @@ class Executor:
             raise StaleReference("A span lies outside its segment.")
         return segment
 
-    def _views(self, session: int, inputs: Any, raw_refs: Sequence[Any]) -> list[Array]:
-        if inputs is None:
+    def _views(self, session: int, span: SpanRef | None, raw_refs: Sequence[Any]) -> list[Array]:
+        if span is None:
             if raw_refs:
                 raise RemoteProtocolError("Array references came without a span.")
             return []
-        span = check_span_ref(inputs)
         segment = self._segment(session, span)
         header = segment.map[span.start : span.start + SPAN_HEADER_BYTES]
         payload = check_span_header(header, segment.epoch, span.generation, span.nbytes - SPAN_HEADER_BYTES, CLIENT)
@@ -293,7 +189,7 @@ class Executor:
             views.append(view)
         return views
 
-    def _deliver(self, session: int, job: int, finished: _Finished, granted: SpanRef | None) -> None:
+    def _deliver(self, session: int, job: int, finished: Finished, granted: SpanRef | None) -> None:
         self._busy = False  # from here on a message would be torn by an interrupt
         if finished.arrays:
             assert granted is not None
@@ -305,40 +201,17 @@ class Executor:
             segment.map[granted.start : granted.start + SPAN_HEADER_BYTES] = header
         self._link.send(["result", job], encode_body(finished.body))
 
-    def _detach(self, session: int, inputs: Any, finished: _Finished) -> _Finished:
-        # The client may reuse the input span once it is told that the result waits for room.
-        if inputs is None:
-            return finished
-        span = check_span_ref(inputs)
-        base = np.frombuffer(self._segment(session, span).map, np.uint8).__array_interface__["data"][0] + span.start
-        arrays = [
-            array.copy(order="K") if base <= array.__array_interface__["data"][0] < base + span.nbytes else array
-            for array in finished.arrays
-        ]
+    def _detach(self, session: int, spans: Sequence[SpanRef], finished: Finished) -> Finished:
+        # The client may reuse the spans of its arrays once it is told that the result waits for room.
+        arrays = finished.arrays
+        for span in spans:
+            segment = np.frombuffer(self._segment(session, span).map, np.uint8)
+            base = segment.__array_interface__["data"][0] + span.start
+            arrays = [
+                array.copy(order="K") if base <= array.__array_interface__["data"][0] < base + span.nbytes else array
+                for array in arrays
+            ]
         return finished._replace(arrays=arrays)
-
-
-class _Generators:
-    """The random generators of a call, and which of them it advanced."""
-
-    def __init__(self, generators: Sequence[np.random.RandomState], global_node: Any) -> None:
-        self._all = dict(enumerate(generators))
-        if global_node is not None:
-            own = global_generator()
-            try:
-                set_generator(own, global_node)
-            except (TypeError, ValueError):
-                raise RemoteProtocolError("The state of the random generator is malformed.") from None
-            self._all[-1] = own
-        self._before = {number: generator_node(one, number) for number, one in self._all.items()}
-
-    def rewind(self) -> None:
-        for number, generator in self._all.items():
-            set_generator(generator, self._before[number])
-
-    def advanced(self) -> list[list[Any]]:
-        after = {number: generator_node(one, number) for number, one in self._all.items()}
-        return [[number, node] for number, node in after.items() if node != self._before[number]]
 
 
 def _die_with(parent: int) -> None:

@@ -146,5 +146,51 @@ class Row:
         return frozenset(self.cls._get_param_names())
 
 
+@dataclass(frozen=True)
+class Graph(Row):
+    """A row whose estimators are made of others.
+
+    Attributes
+    ----------
+    parts : str
+        Parameter that holds its parts: a list of tuples whose second item is an estimator, or a word such as
+        ``"passthrough"``.
+    rest : str
+        Parameter that holds one more part; empty for none.
+    fits_parts : bool
+        Whether ``fit`` fits the very objects that `parts` holds, and not clones of them.
+    relists_parts : bool
+        Whether such a fit leaves them in a new list.
+    unfit : str
+        A word in the place of a part with which ``fit`` leaves there what no worker knows; empty for none.
+    """
+
+    named: bool = False
+    parts: str = ""
+    rest: str = ""
+    fits_parts: bool = False
+    relists_parts: bool = False
+    unfit: str = ""
+
+    @cached_property
+    def initial_names(self) -> frozenset[str]:
+        """Names of the attributes that an estimator has before it is fitted."""
+        return self.parameters  # it cannot be made without its parts
+
+    def list_after_fit(self, entries: list[Any]) -> list[Any]:
+        """Return the list that holds the parts after a fit of them."""
+        return list(entries) if self.relists_parts else entries
+
+    def parts_of(self, attributes: Mapping[str, Any]) -> list[Any] | None:
+        """Return the estimators among its parts; None if they are not what a worker can take."""
+        entries = attributes.get(self.parts)
+        if not isinstance(entries, list) or not all(isinstance(one, tuple) and len(one) > 1 for one in entries):
+            return None
+        if self.unfit and any(isinstance(one[1], str) and one[1] == self.unfit for one in entries):
+            return None
+        found = [one[1] for one in entries] + [attributes.get(self.rest)]
+        return [part for part in found if part is not None and not isinstance(part, str)]
+
+
 def _major_minor(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2])

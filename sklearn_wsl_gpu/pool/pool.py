@@ -154,14 +154,13 @@ class Pool:
         """Lease a span for the arrays of a reply; as `lease_input`."""
         return self._lease(nbytes, self._allocator.allocate_output, ledger.OUTPUT, deadline)
 
+    def try_lease_input(self, nbytes: int) -> Lease | None:
+        """Lease a span for a request if that needs no waiting."""
+        return self._try_lease(nbytes, self._allocator.allocate_input, ledger.INPUT)
+
     def try_lease_output(self, nbytes: int) -> Lease | None:
         """Lease a span for a reply if that needs no waiting."""
-        if not self._allocator.fits_ever(nbytes):
-            return None
-        with self._changed:
-            self._drain()
-            found = None if self._queue or self._closed else self._allocator.allocate_output(nbytes)
-        return None if found is None else self._grant(*found, ledger.OUTPUT)
+        return self._try_lease(nbytes, self._allocator.allocate_output, ledger.OUTPUT)
 
     def put(self, lease: Lease, refs: Sequence[ArrayRef], arrays: Sequence[Array]) -> None:
         """Write the arrays of a request, and the span's header last."""
@@ -243,6 +242,14 @@ class Pool:
     def _check_open(self) -> None:
         if self._closed:
             raise PoolError("The session was closed while a call was under way.")
+
+    def _try_lease(self, nbytes: int, allocate: Callable[[int], tuple[int, int] | None], use: int) -> Lease | None:
+        if not self._allocator.fits_ever(nbytes):
+            return None
+        with self._changed:
+            self._drain()
+            found = None if self._queue or self._closed else allocate(nbytes)
+        return None if found is None else self._grant(*found, use)
 
     def _lease(
         self, nbytes: int, allocate: Callable[[int], tuple[int, int] | None], use: int, deadline: float | None

@@ -74,6 +74,13 @@ def optional_span(value: Any) -> SpanRef | None:
     return None if value is None else check_span_ref(value)
 
 
+def lent(value: Any) -> list[tuple[SpanRef, list[Any]]]:
+    """Check pairs of a span and a list of array refs, which are looked at where the span is."""
+    if not all(type(pair) is list and len(pair) == 2 for pair in items(value)):
+        raise RemoteProtocolError("A message has something else where a span and its arrays belong.")
+    return [(check_span_ref(where), items(refs)) for where, refs in value]
+
+
 def optional_pairs(value: Any) -> list[list[Any]] | None:
     """Check pairs or None."""
     return None if value is None else pairs(value)
@@ -93,7 +100,7 @@ def records(*kinds: type[Any]) -> Check:
 
 def events(value: Any) -> list[Any]:
     """Check events of `Progress`."""
-    for _, path, *_ in records(str, list, str, int, bool)(value):
+    for _, path, *_ in records(str, list, str, int, bool, str, str)(value):
         if not all(type(item) is int for item in path):
             raise RemoteProtocolError("A message has a task whose place is none.")
     return value  # type: ignore[no-any-return]

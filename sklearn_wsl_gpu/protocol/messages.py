@@ -118,7 +118,9 @@ class Progress(NamedTuple):
     """Worker: still at it, and these tasks of the fit have begun or ended since you asked last.
 
     An event is ["begin" or "end", ids of the tasks from the root's child down, name, most subtasks (-1: not
-    known), whether subtasks are sequential]; the last three count for a begin only.
+    known), whether subtasks are sequential, estimator, name of the task of the estimator around it that is the same
+    task]; all but the first two count for a begin only. Of the fits of a search or a cross-validation the first id is
+    the fit's number, and ["score", [number], score, …] says that one is done.
     """
 
     request: int
@@ -162,7 +164,7 @@ class CallBody(NamedTuple):
     Attributes
     ----------
     estimator, method : str
-        Names of the table.
+        Names of the table; or no estimator, and a function that does many fits.
     engine : str
         What to compute with.
     model : int
@@ -175,12 +177,14 @@ class CallBody(NamedTuple):
     keywords : list of [str, node]
     refs : list
         Array refs that the nodes count into.
+    lent : list of [span, list]
+        Spans of earlier calls that are still held, and the array refs in them; nodes count on into these.
     configuration : list of [str, value]
         scikit-learn's settings that differ from their defaults.
     generator : node
         State of numpy's global generator, if the call may draw from it.
-    watched : bool
-        Whether to tell of its progress.
+    watched : int
+        How deep to tell of its progress, as ``max_propagation_depth`` of scikit-learn's callbacks; -1 for not.
     """
 
     estimator: str
@@ -192,9 +196,10 @@ class CallBody(NamedTuple):
     arguments: list[Any]
     keywords: list[Any]
     refs: list[Any]
+    lent: list[Any]
     configuration: list[Any]
     generator: Node
-    watched: bool
+    watched: int
 
 
 class ResultBody(NamedTuple):
@@ -264,8 +269,8 @@ _FIELDS: dict[type[Any], tuple[f.Check, ...]] = {
     Report: (f.pairs,),
     Farewell: (),
     CallBody: (
-        f.text, f.text, f.text, f.integer, f.integer, f.optional_pairs, f.items, f.pairs, f.items, f.pairs,
-        f.anything, f.flag,
+        f.text, f.text, f.text, f.integer, f.integer, f.optional_pairs, f.items, f.pairs, f.items, f.lent, f.pairs,
+        f.anything, f.integer,
     ),
     ResultBody: (
         f.anything, f.optional_pairs, f.items, f.records(str, str, str, int), f.records(str, str),

@@ -286,6 +286,16 @@ def _check_kernel_ridge(attributes: dict[str, Any], features: Any) -> None:
         _require((rows.ndim == 2 or scipy.sparse.issparse(rows)) and rows.shape[1] == features, "X_fit_")
 
 
+def _check_pipeline(attributes: dict[str, Any], features: Any) -> None:
+    # A cache on disk would be read and written where the message says, and unpickled.
+    memory = attributes.get("memory")
+    _require(memory is None or (hasattr(memory, "location") and memory.location is None), "memory")
+
+
+def _check_function(attributes: dict[str, Any], features: Any) -> None:
+    _require(attributes.get("func") is None and attributes.get("inverse_func") is None, "func")
+
+
 _CHECKERS: dict[str, Callable[[dict[str, Any], Any], None]] = {
     **dict.fromkeys(("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeRegressor"), _check_decision_tree),
     **dict.fromkeys(("RandomForestClassifier", "RandomForestRegressor", "IsolationForest"), _check_forest),
@@ -302,4 +312,6 @@ _CHECKERS: dict[str, Callable[[dict[str, Any], Any], None]] = {
     "HDBSCAN": _check_hierarchy,
     "hdbscan.HDBSCAN": _check_condensed,
     "umap.UMAP": _check_embedding,
+    "Pipeline": _check_pipeline,
+    "FunctionTransformer": _check_function,
 }

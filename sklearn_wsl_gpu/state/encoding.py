@@ -104,6 +104,7 @@ class Encoder:
         self.generators = list(generators)
         #: Arrays that the other side has, and the nodes that name them.
         self._known = [(array, ["x", number]) for number, array in enumerate(inputs) if array is not None]
+        self._lent: list[list[Any]] = []
         self._seen: dict[int | ArrayKey, list[Any]] = {}
         self._depth = 0
         self._left = MAX_NODES
@@ -115,6 +116,16 @@ class Encoder:
         order than by a copy's.
         """
         self._known += [(value, ["w", name]) for name, value in attributes.items() if type(value) is np.ndarray]
+
+    def know_lent(self, arrays: Sequence[Array]) -> None:
+        """Name arrays that lie with the other side already, instead of sending them; `number_lent` has to follow."""
+        self._lent = [["a", -1 - number] for number in range(len(arrays))]
+        self._known += zip(arrays, self._lent, strict=True)
+
+    def number_lent(self) -> None:
+        """Give the arrays of `know_lent` their numbers, when it is known how many are sent before them."""
+        for number, node in enumerate(self._lent):
+            node[1] = len(self.arrays) + number
 
     def encode(self, value: Any) -> Any:
         """Return the node of a value.

@@ -14,18 +14,22 @@ import numpy as np
 from sklearn._loss import HalfPoissonLoss
 from sklearn.metrics import _dist_metrics
 from sklearn.neighbors import BallTree, KDTree
-from sklearn.preprocessing import LabelBinarizer, LabelEncoder
+from sklearn.preprocessing import FunctionTransformer, LabelBinarizer, LabelEncoder
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor
 from sklearn.tree import _tree as tree_module
 from sklearn.tree._tree import Tree
 
 from sklearn_wsl_gpu.errors import RemoteProtocolError, Unsupported
-from sklearn_wsl_gpu.estimators import ROWS, Row
+from sklearn_wsl_gpu.estimators import GRAPHS, ROWS, Row
 from sklearn_wsl_gpu.pool.placing import Array
-from sklearn_wsl_gpu.state import checks
+from sklearn_wsl_gpu.state import checks, scorers, splits, tables
 
-#: Estimators that only occur inside the fitted state of others.
-_PARTS = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor, LabelEncoder, LabelBinarizer)
+#: Estimators that only occur inside the fitted state of others; a ColumnTransformer passes columns through by a
+#: FunctionTransformer without a function.
+_PARTS = (
+    DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor, LabelEncoder, LabelBinarizer,
+    FunctionTransformer,
+)  # fmt: skip
 
 #: Attributes that belong to this process and do not travel: what `set_output`, `set_fit_request` and
 #: `set_callbacks` keep, and what a meta-estimator lends to its parts.
@@ -33,7 +37,7 @@ _STAYS = ("_sklearn_output_config", "_metadata_request", "_skl_callbacks", "_par
 
 
 def _collect() -> dict[type[Any], str]:
-    names = {row.cls: row.name for row in ROWS.values() if row.cls is not None}
+    names = {row.cls: row.name for row in (*ROWS.values(), *GRAPHS.values()) if row.cls is not None}
     for part in _PARTS:
         names.setdefault(part, part.__name__)
     return names
@@ -174,6 +178,8 @@ def build_estimator(cls: type[Any], attributes: Mapping[str, Any]) -> Any:
             raise RemoteProtocolError("An attribute would hide a method.")
     estimator = blank(cls)
     vars(estimator).update(attributes)
+    if cls is FunctionTransformer:  # by a ColumnTransformer, which says what its parts are to give
+        estimator.set_output(transform="default")
     checks.check_estimator(ESTIMATOR_NAMES[cls], estimator)
     return estimator
 
@@ -284,6 +290,9 @@ _KINDS: dict[str, _Kind] = {
     "memory": _Kind(_take_memory, _put_memory),
     "loss": _Kind(lambda loss: (type(loss).__name__,), _put_loss),
     "frame": _Kind(lambda frame: (frame.array,), _put_frame),
+    "table": _Kind(tables.take_apart, tables.put_together),
+    "rows": _Kind(splits.take_apart, splits.put_together),
+    **{name: _Kind(*both) for name, both in scorers.KINDS.items()},
 }
 _KIND_OF: dict[type[Any], str] = {
     Tree: "tree",
@@ -292,4 +301,7 @@ _KIND_OF: dict[type[Any], str] = {
     Frame: "frame",
     joblib.Memory: "memory",
     HalfPoissonLoss: "loss",
+    splits.Rows: "rows",
+    tables.Table: "table",
+    **scorers.KIND_OF,
 }

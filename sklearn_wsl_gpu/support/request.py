@@ -58,10 +58,21 @@ class Request:
         return tuple(fact.shape for fact in self.facts.values())
 
 
+def request_of(row: Row, method: str, attributes: Mapping[str, Any], facts: Mapping[str, Fact]) -> Request:
+    """Return what an engine is asked about a call, given the attributes of the estimator."""
+    parameters = {name: attributes[name] for name in row.parameters if name in attributes}
+    return Request(row, method, parameters, facts)
+
+
 def facts_of(row: Row, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Fact]:
     """Return what is known of the arrays among the arguments of a call, by the names of the parameters."""
     named = [*zip(_names(row, method), arguments, strict=False), *keywords.items()]
     return {name: fact for name, value in named if (fact := _fact(value)) is not None}
+
+
+def facts_of_data(X: Any, y: Any) -> dict[str, Fact]:
+    """Return what is known of data and target by themselves."""
+    return {name: fact for name, value in (("X", X), ("y", y)) if (fact := _fact(value)) is not None}
 
 
 @cache

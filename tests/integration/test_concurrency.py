@@ -96,8 +96,13 @@ def test_several_client_processes_share_one_worker(tmp_path: Path) -> None:
     assert outputs == ["60"] * 3
 
 
+def _score(estimator: Any, data: Any, target: Any) -> float:
+    return float(estimator.score(data, target))
+
+
 def test_inner_fits_are_offloaded_in_joblibs_threads() -> None:
-    search = GridSearchCV(SVC(), {"C": [0.1, 1.0]}, cv=3, n_jobs=2)
+    # A score that no worker knows: the fits are not one call.
+    search = GridSearchCV(SVC(), {"C": [0.1, 1.0]}, cv=3, n_jobs=2, scoring=_score)
     expected = GridSearchCV(SVC(), {"C": [0.1, 1.0]}, cv=3).fit(X, Y).cv_results_["mean_test_score"]
 
     with offload(fallback="raise") as session, joblib.parallel_config(backend="threading"):
@@ -116,11 +121,13 @@ from sklearn.svm import SVC
 import sklearn_wsl_gpu
 
 X, y = load_iris(return_X_y=True)
+def score(estimator, data, target):  # one that no worker knows: the fits are not one call
+    return estimator.score(data, target)
 expected = cross_val_score(SVC(), X, y, cv=4)
 with sklearn_wsl_gpu.offload(fallback="raise") as session:
     SVC().fit(X, y)
     before = session.status()["done"]
-    scores = cross_val_score(SVC(), X, y, cv=4, n_jobs=2)
+    scores = cross_val_score(SVC(), X, y, cv=4, n_jobs=2, scoring=score)
     after = session.status()
 print(np.array_equal(scores, expected), after["done"] - before, after["sessions"] > 1)
 """

@@ -57,9 +57,16 @@ KINDS["output"] = (st.lists(st.tuples(TEXTS, TEXTS).map(list), max_size=3), [Non
 KINDS["generators"] = (st.lists(st.tuples(INTEGERS, LISTS).map(list), max_size=3), [None, 1, "x"])
 KINDS["events"] = (
     st.lists(
-        st.tuples(TEXTS, st.lists(st.integers(-9, 9), max_size=3), TEXTS, INTEGERS, st.booleans()).map(list), max_size=3
+        st.tuples(TEXTS, st.lists(st.integers(-9, 9), max_size=3), TEXTS, INTEGERS, st.booleans(), TEXTS, TEXTS).map(
+            list
+        ),
+        max_size=3,
     ),
     [None, 1, "x"],
+)
+KINDS["lent"] = (
+    st.lists(st.tuples(SPANS, LISTS), max_size=2),
+    [None, 1, "x", [1], [[]], [[[0, 0, 0, 0]]], [[None, []]], [[[0, 0, 0], []]], [[[0, 0, 0, 0], 1]]],
 )
 #: What the items of these may not be.
 RECORDS: dict[str, list[Any]] = {
@@ -91,8 +98,8 @@ FIELDS: dict[type[Any], tuple[str, ...]] = {
     m.Farewell: (),
     m.Stop: ("token",),
     m.CallBody: (
-        "text", "text", "text", "integer", "integer", "optional pairs", "list", "pairs", "list", "pairs", "node",
-        "flag",
+        "text", "text", "text", "integer", "integer", "optional pairs", "list", "pairs", "list", "lent", "pairs",
+        "node", "integer",
     ),
     m.ResultBody: ("node", "optional pairs", "list", "warnings", "output", "generators", "number", "flag"),
 }  # fmt: skip

@@ -39,13 +39,14 @@ MESSAGES: tuple[m.Message, ...] = (
     m.Report([["sessions", 2], ["engine", "cpu"], ["seconds", 0.25]]),
     m.Farewell(),
     m.Stop(TOKEN),
-    m.Progress(3, [["begin", [0, 2], "lbfgs-iter", -1, True], ["end", [0], "", 0, False]]),
+    m.Progress(3, [["begin", [0, 2], "fit", -1, True, "PCA", "fit-pca"], ["score", [4], "0.5", 0, False, "", ""]]),
 )
 _REF = [64, "<f8", [50, 3], "C", True]
 BODIES: tuple[m.CallBody | m.ResultBody, ...] = (
     m.CallBody(
         "StandardScaler", "fit", "cpu", 0, 5, [["copy", True], ["with_mean", True]], [["a", 0]],
-        [["sample_weight", None]], [_REF], [["assume_finite", True]], ["g", -1, bytes(2496), 624, 0, 0.0], True,
+        [["sample_weight", None]], [_REF], [(SpanRef(0, 4096, 8192, 7), [_REF])], [["assume_finite", True]],
+        ["g", -1, bytes(2496), 624, 0, 0.0], 2,
     ),
     m.ResultBody(
         ["self"], [["mean_", ["a", 0]], ["n_features_in_", 3]], [[64, "<f8", [3], "C", True]],

@@ -387,7 +387,7 @@ OTHERS: dict[str, tuple[Any, dict[str, Callable[[Forgery], object]]]] = {
         "features that are no count": lambda f: f.set("n_features_in_", -1),
         "attribute that hides a method": lambda f: f.set("transform", 1),
         "attribute of Python": lambda f: f.set("__class__", 1),
-        "class that is not in the table": lambda f: f.node.__setitem__(1, "Pipeline"),
+        "class that is not in the table": lambda f: f.node.__setitem__(1, "GridSearchCV"),
     }),
 }  # fmt: skip
 

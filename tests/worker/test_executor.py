@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 from wsl_worker import executor as module
+from wsl_worker.calls import _Generators
 from wsl_worker.engines.base import DeviceLost
 from wsl_worker.engines.cpu import CpuEngine
-from wsl_worker.executor import Executor, _Generators
+from wsl_worker.executor import Executor
 from wsl_worker.link import DEVICE_LOST, Link
 from wsl_worker.supervisor import Supervisor
 
@@ -72,7 +73,7 @@ def test_a_full_device_drops_its_models_and_tries_once_more_with_the_same_random
 
     shared = np.random.RandomState(3)
     work, generators = _work(engine, shared)
-    assert made._compute(work, "fit", generators) == np.random.RandomState(3).random_sample()
+    assert made._calls._compute(work, True, generators) == np.random.RandomState(3).random_sample()
     assert engine.calls == 2
     assert len(made._models) == 0
 
@@ -82,17 +83,17 @@ def test_a_device_that_stays_full_fails_after_the_second_attempt() -> None:
 
     work, generators = _work(engine)
     with pytest.raises(MemoryError):
-        made._compute(work, "fit", generators)
+        made._calls._compute(work, True, generators)
     assert engine.calls == 2
 
 
-@pytest.mark.parametrize(("method", "kept"), [("fit", 0), ("partial_fit", 3)])
-def test_nothing_is_tried_again_that_would_not_help_or_would_count_twice(method: str, kept: int) -> None:
+@pytest.mark.parametrize(("may_repeat", "kept"), [(True, 0), (False, 3)])
+def test_nothing_is_tried_again_that_would_not_help_or_would_count_twice(may_repeat: bool, kept: int) -> None:
     made, engine = _executor(failures=1, kept=kept)
 
     work, generators = _work(engine)
     with pytest.raises(MemoryError):
-        made._compute(work, method, generators)
+        made._calls._compute(work, may_repeat, generators)
     assert engine.calls == 1
     assert len(made._models) == kept
 

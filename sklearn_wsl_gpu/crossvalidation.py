@@ -1,0 +1,239 @@
+"""The fits of a search or of a cross-validation as one call: scikit-learn makes the splits here, as it always does.
+
+`GridSearchCV` and its like, `cross_validate`, `cross_val_score` and `cross_val_predict` all hand their fits to joblib.
+There they are taken, and their results are given instead; what is done before and after stays scikit-learn's own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sklearn_wsl_gpu import _compat, graphs, inputs, lending, policy, progress, sessions, support
+from sklearn_wsl_gpu.adopt import adopt_value
+from sklearn_wsl_gpu.config import Frame
+from sklearn_wsl_gpu.errors import OffloadError, Reason, Unsupported
+from sklearn_wsl_gpu.estimators import Row, row_of, walk
+from sklearn_wsl_gpu.gather import Gathered, fingerprint, lent_refs, packed
+from sklearn_wsl_gpu.pool import placing
+from sklearn_wsl_gpu.progress import FitsProgress
+from sklearn_wsl_gpu.protocol.messages import CallBody
+from sklearn_wsl_gpu.recording import record, record_remote
+from sklearn_wsl_gpu.reporting import CallRecord
+from sklearn_wsl_gpu.session import LoanInTheWay, Session
+from sklearn_wsl_gpu.state import Encoder, objects
+from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
+from sklearn_wsl_gpu.state.splits import Rows
+
+_NAMES = {
+    _compat.fit_and_score: ("fit_and_score", ("estimator", "X", "y")),
+    _compat.fit_and_predict: ("fit_and_predict", ("estimator", "X", "y", "train", "test", "fit_params", "method")),
+}
+#: Arguments that are the same for all fits.
+_COMMON = frozenset(
+    {
+        "fit_params", "score_params", "verbose", "return_train_score", "return_parameters", "return_n_test_samples",
+        "return_times", "return_estimator", "error_score", "scorer", "method",
+    }
+)  # fmt: skip
+_OWN = frozenset({"split_progress", "candidate_progress"})
+#: What is served on this side.
+_HERE = frozenset({"estimator", "X", "y", "train", "test", "parameters", "caller", "callback_ctx"})
+
+Task = tuple[Any, Sequence[Any], Mapping[str, Any]]
+
+
+def take(frame: Frame, tasks: Iterable[Task], *, draws: bool) -> tuple[list[Any] | None, Iterable[Task]]:
+    """Do the tasks of a `joblib.Parallel` on the worker, if they are fits that it can do as one call.
+
+    Parameters
+    ----------
+    frame : Frame
+    tasks : iterable
+    draws : bool
+        Whether fits here would draw from this process's global random state: in other processes they do not.
+
+    Returns
+    -------
+    results : list or None
+        Of the tasks; None if they are to be done here.
+    tasks : iterable
+        The same tasks.
+    """
+    waiting = iter(tasks)
+    before = global_generator().get_state(legacy=False)
+    first = next(waiting, None)
+    if first is None or getattr(first[0], "function", None) not in _NAMES:
+        return None, itertools.chain([] if first is None else [first], waiting)
+    name, positional = _NAMES[first[0].function]
+    estimator = first[1][0]
+    taken = [first]
+    try:
+        if _differ(before, global_generator().get_state(legacy=False)) and draws and _draws(estimator):
+            # Here each split is drawn when its turn comes, after what the fits before it have drawn.
+            raise Unsupported("Splits and fits draw from numpy's global random state in turn.", "global-random-state")
+        taken += waiting
+        fits = [{**dict(zip(positional, args, strict=False)), **kwargs} for _, args, kwargs in taken]
+        return _offload(frame, name, fits, draws), taken
+    except OffloadError as error:
+        record(frame, CallRecord(type(estimator).__name__, name, "in parts", "scikit-learn", error.reason))
+        return None, itertools.chain(taken, waiting)
+
+
+def _differ(one: Any, other: Any) -> bool:
+    state, following = one["state"], other["state"]
+    return bool(state["pos"] != following["pos"] or (state["key"] != following["key"]).any())
+
+
+def _draws(estimator: Any) -> bool:
+    row = row_of(type(estimator))
+    parts = [estimator, *(part for _, part in walk(row, vars(estimator)))] if row is not None else [estimator]
+    return any(getattr(part, "random_state", 0) is None for part in parts)
+
+
+class _Plan(NamedTuple):
+    """What is sent once, and which of it each fit is of."""
+
+    estimators: list[Any]
+    candidates: list[Any]
+    splits: list[tuple[Rows, Rows]]
+    fits: list[tuple[int, int, int, dict[str, Any]]]
+    common: dict[str, Any]
+
+
+def _offload(frame: Frame, name: str, fits: Sequence[Mapping[str, Any]], draws: bool) -> list[Any]:
+    begin = time.perf_counter()
+    settings, first = frame.settings, fits[0]
+    deadline = None if settings.timeout is None else time.monotonic() + settings.timeout
+    caller = first.get("caller")
+    if progress.stays(caller) or ["enable_metadata_routing", True] in _compat.changed_settings():
+        raise Unsupported(
+            "Callbacks that look at the fits, or metadata that is routed to them, stay here.", "callbacks"
+        )
+    plan = _plan(fits)
+    session = sessions.obtain(settings)
+    graphs.check_table(session.version("pandas"), first["X"])
+    engines = _engines(frame, session, plan, first["X"], first["y"])
+    watch = FitsProgress(fits, to_stderr=bool(settings.verbose))
+    depth = watch.depth if settings.verbose or getattr(caller, "_skl_callbacks", None) else -1
+    while True:
+        loan = lending.current(session)
+        gathered = _gather(name, plan, first["X"], first["y"], engines[0], depth, loan)
+        try:
+            reply = session.request(session.next_number(), gathered, deadline, watch.show)
+            break
+        except LoanInTheWay:
+            lending.give_back()
+    answered = time.perf_counter()
+    if not draws:
+        reply.body = reply.body._replace(generators=[pair for pair in reply.body.generators if pair[0] != -1])
+    results: list[Any] = adopt_value(gathered, reply)
+    watch.finish()
+    record_remote(frame, (type(first["estimator"]).__name__, name, engines[0]), gathered, reply, (begin, answered))
+    return results
+
+
+def _plan(fits: Sequence[Mapping[str, Any]]) -> _Plan:
+    first = fits[0]
+    unknown = {name for fit in fits for name in fit} - _COMMON - _OWN - _HERE
+    if unknown:
+        raise Unsupported(f"Fits with {', '.join(sorted(unknown))} are not known to this version; they stay here.")
+    common = {name: value for name, value in first.items() if name in _COMMON}
+    plan = _Plan([], [], [], [], common)
+    known: dict[Any, int] = {}
+    splits: list[tuple[Any, Any]] = []
+    rows = _count_rows(first["X"])
+    for fit in fits:
+        same = all(fit[name] is first[name] for name in ("X", "y"))
+        if not same or any(fit.get(name) is not value and fit.get(name) != value for name, value in common.items()):
+            raise Unsupported("The fits have not all the same data and settings.")
+        mark = fingerprint(objects.carried_attributes(fit["estimator"]))
+        if mark is None:
+            raise Unsupported(f"A {type(fit['estimator']).__name__} like this does not travel to a worker.")
+        numbers = (
+            _number(known, (type(fit["estimator"]), mark), plan.estimators, fit["estimator"]),
+            _number(known, id(fit.get("parameters")), plan.candidates, fit.get("parameters")),
+            _number(known, (id(fit["train"]), id(fit["test"])), splits, (fit["train"], fit["test"])),
+        )
+        own = {name: value for name, value in fit.items() if name in _OWN}
+        plan.fits.append((*numbers, own))
+    plan.splits.extend(_split(train, test, rows) for train, test in splits)
+    return plan
+
+
+def _number(known: dict[Any, int], key: Any, found: list[Any], value: Any) -> int:
+    if key not in known:
+        known[key] = len(found)
+        found.append(value)
+    return known[key]
+
+
+def _count_rows(X: Any) -> int:
+    shape = getattr(X, "shape", None)
+    return int(shape[0]) if shape else len(X)
+
+
+def _split(train: Any, test: Any, count: int) -> tuple[Rows, Rows]:
+    tested = Rows(np.asarray(test), count)
+    return Rows(np.asarray(train), count, tested), tested
+
+
+def _engines(frame: Frame, session: Session, plan: _Plan, X: Any, y: Any) -> list[str]:
+    facts = support.facts_of_data(X, y)
+    found: list[str] = list(session.engines)
+    for number, candidate in dict.fromkeys((one[0], one[1]) for one in plan.fits):
+        estimator = _compat.clone(plan.estimators[number])
+        try:
+            estimator.set_params(**_compat.clone(plan.candidates[candidate] or {}, safe=False))
+        except (ValueError, TypeError) as error:
+            raise Unsupported(f"scikit-learn has to say what is wrong with the parameters: {error}") from None
+        row = row_of(type(estimator))
+        if row is None:
+            what = type(estimator).__qualname__
+            raise Unsupported(f"{what} is none of the table.", "unsupported-part")
+        reason = _reason_to_stay(frame, row, estimator, X)
+        if reason is not None:
+            raise Unsupported(reason.words, reason.code)
+        able = support.able(session.engines, row, partial(support.request_of, row, "fit", vars(estimator), facts))
+        found = [engine for engine in found if engine in able]
+    if not found:
+        raise Unsupported("No engine takes all of these fits.", "unsupported-by-engine")
+    return found
+
+
+def _reason_to_stay(frame: Frame, row: Row, estimator: Any, X: Any) -> Reason | None:
+    facts = policy.Facts(row.name, None, inputs.count_elements(X), False, False)
+    by_policy = policy.reason_to_stay(replace(frame.settings, include=None), facts)
+    return by_policy or graphs.reason_to_split(frame.settings, row, estimator, X, itself=True)
+
+
+def _gather(name: str, plan: _Plan, X: Any, y: Any, engine: str, watched: int, loan: lending.Loan | None) -> Gathered:
+    encoder = Encoder()
+    if loan is not None:
+        encoder.know_lent(loan.arrays)
+    arguments = [
+        encoder.encode(inputs.convert_table(X)), encoder.encode(inputs.convert(y)), encoder.encode(plan.estimators),
+        encoder.encode(plan.candidates), encoder.encode(plan.splits), encoder.encode(plan.fits),
+    ]  # fmt: skip
+    keywords = [[key, encoder.encode(_converted(value))] for key, value in plan.common.items()]
+    encoder.number_lent()
+    refs, nbytes = placing.plan(encoder.arrays)
+    body = CallBody(
+        "", name, engine, 0, 0, None, arguments, keywords, [list(ref) for ref in refs], lent_refs(loan),
+        _compat.changed_settings(), generator_node(global_generator(), -1), watched,
+    )  # fmt: skip
+    return Gathered(
+        ("", name), packed(body), encoder.arrays, refs, nbytes, encoder.generators, frozenset(), None, loan, True
+    )
+
+
+def _converted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: inputs.convert(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,51 @@
+"""What was done, noted in the reports that are open, and told if so it is set."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from sklearn_wsl_gpu.config import Frame
+from sklearn_wsl_gpu.gather import Gathered
+from sklearn_wsl_gpu.reporting import CallRecord
+from sklearn_wsl_gpu.session import Reply
+
+
+def record_remote(
+    frame: Frame, what: tuple[str, str, str], gathered: Gathered, reply: Reply, times: tuple[float, float]
+) -> None:
+    """Note a call that the worker has done.
+
+    Parameters
+    ----------
+    frame : Frame
+    what : tuple of str
+        Estimator, method and engine.
+    gathered : Gathered
+    reply : Reply
+    times : tuple of float
+        `time.perf_counter` values: when the call began, and when the reply was there.
+    """
+    (estimator, method, engine), (begin, answered) = what, times
+    seconds = {
+        "gather": answered - begin - reply.send_seconds - reply.wait_seconds,
+        "send": reply.send_seconds,
+        "compute": reply.body.seconds,
+        "receive": max(reply.wait_seconds - reply.body.seconds, 0.0),
+        "adopt": time.perf_counter() - answered,
+    }
+    sent = len(gathered.body) + gathered.nbytes
+    record(frame, CallRecord(estimator, method, "worker", engine, None, seconds, sent, reply.nbytes))
+
+
+def record(frame: Frame, done: CallRecord) -> None:
+    """Note a call, wherever it was done."""
+    for report in frame.reports:
+        report.add(done)
+    if frame.settings.verbose:
+        why = f" [{done.reason.code}]" if done.reason else ""
+        print(
+            f"sklearn_wsl_gpu: {done.estimator}.{done.method} {done.where} ({done.engine}){why} "
+            f"{done.total_seconds:.4f} s",
+            file=sys.stderr,
+        )

@@ -1,0 +1,367 @@
+"""Estimators that are made of others go to the worker as one call, and come back as scikit-learn leaves them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import scipy.sparse
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.cluster import KMeans
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MinMaxScaler,
+    OneHotEncoder,
+    PolynomialFeatures,
+    StandardScaler,
+)
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+
+from sklearn_wsl_gpu import offload
+from sklearn_wsl_gpu.estimators import GRAPHS, METHODS, walk
+from sklearn_wsl_gpu.testing import first_difference
+from tests.parity.cases import CATEGORIES, CLASSES, NUMBERS, X, on_the_worker
+
+pytestmark = pytest.mark.usefixtures("shared_worker")
+
+WORDS = np.array(["red", "green", "blue"])[CLASSES]
+SPARSE = scipy.sparse.csr_matrix(X)
+
+FRAME = pd.DataFrame(X, columns=list("abcdef"))
+MIXED = FRAME.assign(b=CLASSES, word=WORDS, flag=CLASSES > 1, object=pd.Series(WORDS, dtype="object"))
+
+GRAPHS_OF_ALL_KINDS: dict[str, tuple[Callable[[], Any], Any, Any]] = {
+    "scaler and classifier": (lambda: make_pipeline(StandardScaler(), LogisticRegression()), X, CLASSES),
+    "labels that are text": (lambda: make_pipeline(StandardScaler(), SVC(probability=True, random_state=0)), X, WORDS),
+    "transformers only": (lambda: make_pipeline(MinMaxScaler(), PCA(2, random_state=0)), X, None),
+    "a clusterer at the end": (lambda: make_pipeline(StandardScaler(), KMeans(3, random_state=0)), X, None),
+    "passthrough": (lambda: Pipeline([("a", "passthrough"), ("b", KNeighborsClassifier())]), X, CLASSES),
+    "passthrough at the end": (lambda: Pipeline([("a", StandardScaler()), ("b", "passthrough")]), X, None),
+    "sparse": (lambda: make_pipeline(TruncatedSVD(2, random_state=0), Ridge()), SPARSE, NUMBERS),
+    "lists": (lambda: make_pipeline(StandardScaler(), Ridge()), X.tolist(), NUMBERS.tolist()),
+    "a forest": (lambda: make_pipeline(PCA(3), RandomForestClassifier(4, random_state=0)), X, CLASSES),
+    "no random state": (lambda: make_pipeline(PCA(3), RandomForestClassifier(4)), X, CLASSES),
+    "a shared random state": (
+        lambda: make_pipeline(PCA(3, random_state=(state := np.random.RandomState(3))), KMeans(3, random_state=state)),
+        X,
+        None,
+    ),
+    "a union": (lambda: make_union(PCA(2, random_state=0), MinMaxScaler()), X, None),
+    "a union with weights": (
+        lambda: FeatureUnion(
+            [("a", PCA(2)), ("b", "drop"), ("c", MinMaxScaler())], transformer_weights={"a": 2.0},
+        ),
+        X,
+        None,
+    ),
+    "pipelines in a union in a pipeline": (
+        lambda: make_pipeline(
+            StandardScaler(), make_union(PCA(2), make_pipeline(MinMaxScaler(), PolynomialFeatures())), Ridge()
+        ),
+        X,
+        NUMBERS,
+    ),
+    "columns": (
+        lambda: ColumnTransformer([("a", StandardScaler(), [0, 1]), ("b", OneHotEncoder(), [2])], remainder="drop"),
+        CATEGORIES,
+        None,
+    ),
+    "columns of all kinds": (
+        lambda: ColumnTransformer(
+            [("a", StandardScaler(), slice(0, 2)), ("b", "passthrough", [2]), ("c", PCA(1), np.array([3, 4])),
+             ("d", "drop", 5), ("e", MinMaxScaler(), [])],
+            remainder="passthrough",
+        ),
+        X,
+        None,
+    ),
+    "a table": (lambda: make_pipeline(StandardScaler(), LogisticRegression()), FRAME, CLASSES),
+    "a table and its target": (lambda: make_pipeline(MinMaxScaler(), Ridge()), FRAME, pd.Series(NUMBERS, name="y")),
+    "columns of a table": (
+        lambda: make_pipeline(
+            ColumnTransformer(
+                [("a", StandardScaler(), ["a", "c"]), ("b", OneHotEncoder(), ["word", "object"]), ("c", PCA(1), [3])],
+                remainder="passthrough",
+            ),
+            RandomForestClassifier(4, random_state=0),
+        ),
+        MIXED,
+        CLASSES,
+    ),
+    "a table of float32 in rows": (
+        lambda: ColumnTransformer([("a", PCA(2, random_state=0), ["a", "c", "f"])], remainder=MinMaxScaler()),
+        pd.DataFrame(X.astype("f4"), columns=list("abcdef")),
+        None,
+    ),
+    "columns and the rest": (
+        lambda: make_pipeline(
+            ColumnTransformer([("a", PCA(1), [True, True, False, False, False, False])], remainder=MinMaxScaler()),
+            LogisticRegression(),
+        ),
+        X,
+        CLASSES,
+    ),
+}  # fmt: skip
+
+
+def _methods(estimator: Any) -> list[str]:
+    return [method for method in GRAPHS[type(estimator).__name__].method_names if hasattr(estimator, method)]
+
+
+def _do(make: Callable[[], Any], method: str, data: Any, target: Any) -> tuple[Any, Any]:
+    np.random.seed(7)
+    estimator = make()
+    with_target = METHODS[method].fits or method == "score"
+    if METHODS[method].fits:
+        value = getattr(estimator, method)(data, target)
+        return ("itself" if value is estimator else value), (estimator, np.random.random())
+    estimator.fit(data, target)
+    given = estimator.transform(data) if method == "inverse_transform" else data
+    arguments = (given, target) if with_target and target is not None else (given,)
+    return getattr(estimator, method)(*arguments), (estimator, np.random.random())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", GRAPHS_OF_ALL_KINDS)
+def test_every_method_of_a_graph_gives_the_same_in_one_call(name: str) -> None:
+    make, data, target = GRAPHS_OF_ALL_KINDS[name]
+    fitted = make().fit(data, target)
+    compared = 0
+    for method in _methods(fitted):
+        try:
+            local = _do(make, method, data, target)
+        except (ValueError, AttributeError, TypeError):
+            continue  # such as a score without a target
+        with on_the_worker(whole=True):
+            remote = _do(make, method, data, target)
+        assert first_difference(local[0], remote[0], method) is None
+        assert first_difference(local[1][0], remote[1][0], name) is None
+        assert local[1][1] == remote[1][1], "the global random state is another afterwards"
+        compared += 1
+    assert compared >= 2
+
+
+def test_the_parts_stay_the_objects_that_they_were() -> None:
+    pipeline = GRAPHS_OF_ALL_KINDS["pipelines in a union in a pipeline"][0]()
+    parts = [part for _, part in walk(GRAPHS["Pipeline"], vars(pipeline))]
+    steps, before = pipeline.steps, list(pipeline.steps)
+    lists = pipeline.steps[1][1].transformer_list
+
+    with on_the_worker(whole=True):
+        pipeline.fit(X, NUMBERS)
+
+    assert [part for _, part in walk(GRAPHS["Pipeline"], vars(pipeline))] == parts
+    assert pipeline.steps is not steps  # so says scikit-learn: the list that the user gave stays as it is
+    assert all(one is other for one, other in zip(pipeline.steps, before, strict=True))
+    assert pipeline.steps[1][1].transformer_list is lists
+    assert parts[-1].coef_.shape == pipeline[-1].coef_.shape
+
+
+def test_what_a_user_has_noted_on_a_part_stays() -> None:
+    scaler = StandardScaler()
+    scaler.note = "mine"
+
+    with on_the_worker(whole=True):
+        make_pipeline(scaler, Ridge()).fit(X, NUMBERS)
+
+    assert scaler.note == "mine"
+    assert scaler.mean_.shape == (6,)
+
+
+@pytest.mark.parametrize("name", ["scaler and classifier", "columns and the rest", "a union"])
+def test_a_graph_that_is_fitted_again_is_as_one_that_is_fitted_again_here(name: str) -> None:
+    make, data, target = GRAPHS_OF_ALL_KINDS[name]
+    local = clone(make()).fit(FRAME, target).fit(data[:, ::-1], target)
+    remote = make().fit(FRAME, target)
+
+    with on_the_worker(whole=True):
+        remote.fit(data[:, ::-1], target)
+        found = remote.transform(data) if hasattr(remote, "transform") else remote.predict(data)
+
+    assert first_difference(local, remote, name) is None
+    expected = local.transform(data) if hasattr(local, "transform") else local.predict(data)
+    assert first_difference(expected, found, "result") is None
+
+
+def test_a_fitted_graph_is_kept_by_the_worker_until_a_part_of_it_changes() -> None:
+    pipeline = make_pipeline(StandardScaler(), Ridge())
+    with on_the_worker(whole=True):
+        pipeline.fit(X, NUMBERS)
+    with on_the_worker(whole=True), offload() as session:
+        first = pipeline.predict(X)
+        pipeline[-1].coef_[:] = 0.0
+        second = pipeline.predict(X)
+    sent = [call.bytes_sent for call in session.report().calls]
+
+    assert sent[0] < sent[1]
+    assert np.ptp(first) > 0
+    assert np.ptp(second) == 0
+
+
+class Plus(BaseEstimator, TransformerMixin):
+    """A transformer that no worker knows."""
+
+    def fit(self, X: Any, y: Any = None) -> Plus:
+        self.fitted_ = True
+        return self
+
+    def transform(self, X: Any) -> Any:
+        return X + 1
+
+
+class Subclass(StandardScaler):
+    """One that a worker could compute, by itself."""
+
+
+def _with_own_method() -> Any:
+    scaler = StandardScaler()
+    scaler.transform = lambda data: data
+    return scaler
+
+
+SCALER = StandardScaler()
+IN_PARTS: dict[str, tuple[Callable[[], Any], Any, str, set[str]]] = {
+    "a class of the user's": (lambda: make_pipeline(StandardScaler(), Plus(), Ridge()), X, "unsupported-part",
+                              {"StandardScaler.fit_transform", "Ridge.fit"}),
+    "a class that is none of the table": (lambda: make_pipeline(StandardScaler(), DecisionTreeClassifier()), X,
+                                          "unsupported-part", {"StandardScaler.fit_transform"}),
+    "a subclass": (lambda: make_pipeline(Subclass(), Ridge()), X, "unsupported-part",
+                   {"Subclass.fit_transform", "Ridge.fit"}),
+    "a function": (lambda: make_pipeline(FunctionTransformer(np.log1p), Ridge()), np.abs(X), "unsupported-part",
+                   {"Ridge.fit"}),
+    "a method of its own": (lambda: make_pipeline(_with_own_method(), Ridge()), X, "overridden", {"Ridge.fit"}),
+    "one that works in place": (lambda: make_pipeline(StandardScaler(copy=False), Ridge()), X.copy(), "in-place",
+                                {"Ridge.fit"}),
+    "the same one twice": (lambda: make_pipeline(SCALER, SCALER, Ridge()), X, "shared-part",
+                           {"StandardScaler.fit_transform", "Ridge.fit"}),
+    "a union that passes its data through": (
+        lambda: make_pipeline(make_union(StandardScaler(), "passthrough"), Ridge()), X, "unsupported-part",
+        {"StandardScaler.fit_transform", "Ridge.fit"}),
+    "a table of polars": (lambda: make_pipeline(StandardScaler(), Ridge()), pl.DataFrame(X, schema=list("abcdef")),
+                "table",
+                {"StandardScaler.fit_transform", "Ridge.fit"}),
+    "output that is configured": (lambda: make_pipeline(StandardScaler().set_output(transform="pandas"), Ridge()), X,
+                                  "configured-part", {"StandardScaler.fit_transform", "Ridge.fit"}),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::sklearn_wsl_gpu.FallbackWarning", "ignore:X does not have valid feature names")
+@pytest.mark.parametrize("name", IN_PARTS)
+@pytest.mark.falls_back
+def test_with_an_unsupported_part_the_others_are_offloaded_singly(name: str) -> None:
+    make, data, code, offloaded = IN_PARTS[name]
+    local = make().fit(copy(data), CLASSES).predict(copy(data))
+
+    with offload() as session:
+        found = make().fit(copy(data), CLASSES).predict(copy(data))
+
+    calls = session.report().calls
+    assert first_difference(local, found, "result") is None
+    assert {(call.where, call.reason and call.reason.code) for call in calls if call.estimator == "Pipeline"} == {
+        ("in parts", code)
+    }
+    fits = {f"{call.estimator}.{call.method}" for call in calls if call.where == "worker" and "fit" in call.method}
+    assert fits == offloaded
+
+
+def test_include_and_exclude_hold_for_parts() -> None:
+    pipeline = make_pipeline(StandardScaler(), Ridge())
+
+    def where(**settings: Any) -> dict[str, str]:
+        with offload(**settings) as session:
+            pipeline.fit(X, NUMBERS)
+        return {call.estimator: call.where for call in session.report().calls}
+
+    assert where(exclude=["Ridge"]) == {"Pipeline": "in parts", "StandardScaler": "worker", "Ridge": "local"}
+    assert where(exclude=["Pipeline"]) == {"Pipeline": "in parts", "StandardScaler": "worker", "Ridge": "worker"}
+    assert where(include=["Ridge"]) == {"Pipeline": "in parts", "StandardScaler": "local", "Ridge": "worker"}
+    assert where(include=["Ridge", "StandardScaler"]) == {"Pipeline": "worker"}
+    assert where(include=["Pipeline"]) == {"Pipeline": "worker"}
+
+
+@pytest.mark.falls_back
+def test_an_error_of_a_part_is_scikit_learns_own_and_leaves_the_graph_as_it_was() -> None:
+    pipeline = make_pipeline(StandardScaler(), Ridge(alpha=-1.0))
+    before = {id(part): dict(vars(part)) for _, part in pipeline.steps}
+
+    with offload(fallback="quiet"), pytest.raises(ValueError, match=r"The 'alpha' parameter of Ridge"):
+        pipeline.fit(X, NUMBERS)
+
+    assert vars(pipeline[-1]) == before[id(pipeline[-1])]
+
+
+def test_warnings_of_parts_are_given_here() -> None:
+    with on_the_worker(whole=True), pytest.warns(ConvergenceWarning, match="failed to converge"):
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1)).fit(X, CLASSES)
+
+
+def test_a_verbose_pipeline_prints_here(capsys: pytest.CaptureFixture[str]) -> None:
+    with on_the_worker(whole=True), contextlib.suppress(KeyError):
+        Pipeline([("scale", StandardScaler()), ("fit", Ridge())], verbose=True).fit(X, NUMBERS)
+
+    assert "(step 1 of 2) Processing scale" in capsys.readouterr().out
+
+
+@pytest.mark.falls_back
+def test_a_fit_on_a_table_knows_its_columns_and_says_so() -> None:
+    local = GRAPHS_OF_ALL_KINDS["a table"][0]().fit(FRAME, CLASSES)
+    remote = GRAPHS_OF_ALL_KINDS["a table"][0]()
+    with on_the_worker(whole=True):
+        remote.fit(FRAME, CLASSES)
+    with offload(fallback="quiet"), pytest.raises(ValueError, match="feature names should match"):
+        remote.predict(FRAME.rename(columns={"a": "z"}))
+    with on_the_worker(whole=True), pytest.warns(UserWarning, match="X does not have valid feature names"):
+        remote.predict(X)
+
+    assert first_difference(local, remote) is None
+    np.testing.assert_array_equal(remote.feature_names_in_, list("abcdef"))
+
+
+TABLES_THAT_STAY = {
+    "dates": FRAME.assign(a=pd.Timestamp("2020-01-01")),
+    "categories": FRAME.assign(a=pd.Categorical(WORDS)),
+    "text that is missing": FRAME.assign(a=[None, *WORDS[1:]]),
+    "columns of two levels": pd.concat({"x": FRAME}, axis=1),
+    "a nullable number": FRAME.assign(a=pd.array(CLASSES, dtype="Int64")),
+}
+
+
+@pytest.mark.falls_back
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", TABLES_THAT_STAY)
+def test_a_table_that_would_not_be_the_same_goes_to_the_parts(name: str) -> None:
+    graph = ColumnTransformer([("b", StandardScaler(), [1, 2])], remainder="passthrough")
+    local = clone(graph).fit_transform(TABLES_THAT_STAY[name])
+    with offload() as session:
+        remote = clone(graph).fit_transform(TABLES_THAT_STAY[name])
+
+    assert first_difference(local, remote) is None
+    assert session.report().calls[0].where == "in parts"
+
+
+def test_a_table_goes_to_the_parts_where_the_worker_has_another_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pd, "__version__", "1.2.3")
+    with offload() as session:
+        make_pipeline(StandardScaler(), Ridge()).fit(FRAME, NUMBERS)
+
+    calls = session.report().calls
+    assert [(call.estimator, call.where) for call in calls] == [
+        ("Pipeline", "in parts"), ("StandardScaler", "worker"), ("Ridge", "worker"),
+    ]  # fmt: skip
+    assert calls[0].reason is not None
+    assert calls[0].reason.code == "version-mismatch"
+    assert "Install the same version on both sides" in calls[0].reason.words

@@ -1,0 +1,254 @@
+"""One call: from the bytes of its body to those of its result."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+
+from sklearn_wsl_gpu.arrays import ArrayRef
+from sklearn_wsl_gpu.errors import RemoteProtocolError, Unsupported
+from sklearn_wsl_gpu.estimators import METHODS, Graph, Row, find, walk
+from sklearn_wsl_gpu.pool import placing
+from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.protocol.messages import CallBody, ResultBody
+from sklearn_wsl_gpu.state import Decoder, Encoder, objects
+from sklearn_wsl_gpu.state.decoding import set_generator
+from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
+from sklearn_wsl_gpu.support import facts_of, facts_of_data, request_of
+from wsl_worker.engines.base import Engine
+from wsl_worker.fits import Fits
+from wsl_worker.models import Models
+from wsl_worker.progress import ToldFits, told
+from wsl_worker.surroundings import Output, Warnings, scikit_learn_settings
+
+#: A model costs at least this, whatever its arrays take.
+_MODEL_OVERHEAD_BYTES = 16 * 1024
+#: Every attribute of a fitted estimator but this one: names of columns are the client's business.
+_NAMES = "feature_names_in_"
+
+
+class ModelMissing(Exception):
+    """The call names a model that is not kept (any more)."""
+
+
+class Finished(NamedTuple):
+    """What a call came to: the body of its result, and the arrays that belong to it."""
+
+    body: ResultBody
+    arrays: list[Array]
+    refs: list[ArrayRef]
+    nbytes: int
+
+
+class _Copies(Sequence[Array]):
+    """Arrays that are copied when they are first asked for, in their own memory order."""
+
+    def __init__(self, arrays: Sequence[Array]) -> None:
+        self._arrays = arrays
+        self.made: dict[int, Array] = {}
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __getitem__(self, index: Any) -> Any:
+        if index not in self.made:
+            copy = self._arrays[index].copy(order="K")
+            copy.flags.writeable = self._arrays[index].flags.writeable
+            self.made[index] = copy
+        return self.made[index]
+
+
+class Calls:
+    """Does calls with the engines.
+
+    Parameters
+    ----------
+    engines : mapping of str to Engine
+    models : Models
+        Keeps what is to be kept.
+    output : Output
+        What is written meanwhile.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine], models: Models, output: Output) -> None:
+        self._engines = engines
+        self._models = models
+        self._output = output
+
+    def run(self, session: int, call: CallBody, views: Sequence[Array], tell: Callable[[list[Any]], None]) -> Finished:
+        """Do a call.
+
+        Parameters
+        ----------
+        session : int
+            Whose models are looked for, and kept.
+        call : CallBody
+        views : sequence of ndarray
+            The arrays that the call's nodes count into; they lie where the client may write when it is done.
+        tell : callable
+            Takes each event of the progress, if the call is watched.
+
+        Raises
+        ------
+        ModelMissing
+            If the state of the estimator has to come along.
+        OffloadError
+            If it is not done here. What an estimator raises is passed on.
+        """
+        engine = self._engines.get(call.engine)
+        if engine is None:
+            raise Unsupported(f"This worker has no engine {call.engine}.", "unsupported-by-engine")
+        if not call.estimator:
+            return self._run_fits(engine, call, views, tell)
+        return self._run_method(session, engine, call, views, tell)
+
+    def _run_fits(
+        self, engine: Engine, call: CallBody, views: Sequence[Array], tell: Callable[[list[Any]], None]
+    ) -> Finished:
+        decoder = Decoder(views)
+        arguments = [decoder.decode(node) for node in call.arguments]
+        common = {str(name): decoder.decode(node) for name, node in call.keywords}
+        fits = Fits(call.method, arguments, common)
+        for request in fits.requests(facts_of_data(fits.X, fits.y)):
+            reason = engine.support(request)
+            if reason is not None:
+                raise Unsupported(reason.words, reason.code)
+        generators = _Generators(decoder.generators, call.generator)
+        watch = ToldFits(tell, call.watched) if call.watched >= 0 else None
+        with _Surroundings(call, contextlib.nullcontext()) as around:
+            results = self._compute(lambda: fits.run(watch), True, generators)
+        encoder = Encoder(views, decoder.generators)
+        return self._finish(encoder, encoder.encode(results), None, around, generators, kept=False)
+
+    def _run_method(
+        self, session: int, engine: Engine, call: CallBody, views: Sequence[Array], tell: Callable[[list[Any]], None]
+    ) -> Finished:
+        row = find(call.estimator)
+        if row is None or call.method not in row.method_names:
+            raise Unsupported(f"{call.estimator}.{call.method} is not in this worker's table.", "not-in-table")
+        if row.package != "sklearn":
+            objects.register(row)
+        fits = METHODS[call.method].fits
+        state_from = _Copies(views)
+        decoder = Decoder(state_from)
+        attributes = None if call.model else decoder.attributes(call.state or [])
+        model = self._models.get((session, call.engine, call.model)) if attributes is None else None
+        if attributes is None and model is None:
+            raise ModelMissing
+        arguments_from: Sequence[Array] = _Copies(views) if fits and _keeps_input(row, attributes or {}) else views
+        decoder.arrays = arguments_from
+        decoder.own = {} if fits else attributes or engine.state(model)
+        arguments = [decoder.decode(node) for node in call.arguments]
+        keywords = {str(name): decoder.decode(node) for name, node in call.keywords}
+        if attributes is not None:
+            facts = facts_of(row, call.method, arguments, keywords)
+            reason = engine.support(request_of(row, call.method, attributes, facts))
+            if reason is not None:
+                raise Unsupported(reason.words, reason.code)
+            model = engine.load(row, attributes)
+        generators = _Generators(decoder.generators, call.generator)
+        watch = told(model, tell, call.watched) if call.watched >= 0 else contextlib.nullcontext()
+        with _Surroundings(call, watch) as around:
+            value = self._compute(
+                lambda: engine.call(model, call.method, arguments, keywords), call.method != "partial_fit", generators
+            )
+
+        known = arguments_from.made if isinstance(arguments_from, _Copies) else dict(enumerate(views))
+        encoder = Encoder([known.get(number) for number in range(len(views))], decoder.generators)
+        node = ["self"] if value is model else encoder.encode(value)
+        state = encoder.attributes(_fitted(row, engine.state(model))) if fits else None
+        own_arrays = [*state_from.made.values(), *(encoder.arrays if fits else ())]
+        size = _MODEL_OVERHEAD_BYTES + sum(array.nbytes for array in own_arrays)
+        kept = bool(call.keep) and self._models.keep((session, call.engine, call.keep), model, size)
+        return self._finish(encoder, node, state, around, generators, kept)
+
+    def _finish(
+        self, encoder: Encoder, node: Any, state: Any, around: _Surroundings, generators: _Generators, kept: bool
+    ) -> Finished:
+        refs, nbytes = placing.plan(encoder.arrays)
+        body = ResultBody(
+            node, state, [list(ref) for ref in refs], around.recorded.describe(), self._output.take(),
+            generators.advanced(), around.seconds, kept,
+        )  # fmt: skip
+        return Finished(body, encoder.arrays, refs, nbytes)
+
+    def _compute(self, work: Callable[[], Any], may_repeat: bool, generators: _Generators) -> Any:
+        try:
+            return work()
+        except MemoryError:
+            # What partial_fit has added before it failed would be added again.
+            if not may_repeat or not self._models.drop_all():
+                raise
+        # Outside of the handler, whose traceback holds what the first attempt had allocated.
+        generators.rewind()
+        return work()
+
+
+def _keeps_input(row: Row, attributes: Mapping[str, Any]) -> bool:
+    return row.keeps_input or any(part is not None and part.keeps_input for part, _ in walk(row, attributes))
+
+
+def _fitted(row: Row, state: Mapping[str, Any]) -> dict[str, Any]:
+    own = set(row.untouched)
+    if not isinstance(row, Graph):
+        own.add(_NAMES)
+    elif row.fits_parts:
+        own.remove(row.parts)
+    return {name: value for name, value in state.items() if name not in own}
+
+
+class _Surroundings:
+    """What a call runs in, and how long it took."""
+
+    def __init__(self, call: CallBody, watch: AbstractContextManager[None]) -> None:
+        self.recorded = Warnings()
+        self.seconds = 0.0
+        self._stack = contextlib.ExitStack()
+        self._entered = [
+            self.recorded,
+            scikit_learn_settings(call.configuration),
+            # Worker processes of a worker process would outlive its death.
+            joblib.parallel_backend("threading", n_jobs=None),
+            watch,
+        ]
+
+    def __enter__(self) -> _Surroundings:
+        self._begin = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            for one in self._entered:
+                stack.enter_context(one)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+        self.seconds = time.perf_counter() - self._begin
+
+
+class _Generators:
+    """The random generators of a call, and which of them it advanced."""
+
+    def __init__(self, generators: Sequence[np.random.RandomState], global_node: Any) -> None:
+        self._all = dict(enumerate(generators))
+        if global_node is not None:
+            own = global_generator()
+            try:
+                set_generator(own, global_node)
+            except (TypeError, ValueError):
+                raise RemoteProtocolError("The state of the random generator is malformed.") from None
+            self._all[-1] = own
+        self._before = {number: generator_node(one, number) for number, one in self._all.items()}
+
+    def rewind(self) -> None:
+        for number, generator in self._all.items():
+            set_generator(generator, self._before[number])
+
+    def advanced(self) -> list[list[Any]]:
+        after = {number: generator_node(one, number) for number, one in self._all.items()}
+        return [[number, node] for number, node in after.items() if node != self._before[number]]
