@@ -75,6 +75,7 @@ def take(frame: Frame, tasks: Iterable[Task], *, draws: bool) -> tuple[list[Any]
     estimator = first[1][0]
     taken = [first]
     try:
+        _check_known(estimator)
         if _differ(before, global_generator().get_state(legacy=False)) and draws and _draws(estimator):
             # Here each split is drawn when its turn comes, after what the fits before it have drawn.
             raise Unsupported("Splits and fits draw from numpy's global random state in turn.", "global-random-state")
@@ -84,6 +85,15 @@ def take(frame: Frame, tasks: Iterable[Task], *, draws: bool) -> tuple[list[Any]
     except OffloadError as error:
         record(frame, CallRecord(type(estimator).__name__, name, "in parts", "scikit-learn", error.reason))
         return None, itertools.chain(taken, waiting)
+
+
+def _check_known(estimator: Any) -> None:
+    # Before anything is done with it: what is not of the table may notice.
+    row = row_of(type(estimator))
+    parts = [(row, estimator), *(walk(row, vars(estimator)) if row is not None else ())]
+    unknown = next((part for own, part in parts if own is None), None)
+    if unknown is not None:
+        raise Unsupported(f"{type(unknown).__qualname__} is none of the table.", "unsupported-part")
 
 
 def _differ(one: Any, other: Any) -> bool:
@@ -124,7 +134,7 @@ def _offload(frame: Frame, name: str, fits: Sequence[Mapping[str, Any]], draws: 
     depth = watch.depth if settings.verbose or getattr(caller, "_skl_callbacks", None) else -1
     while True:
         loan = lending.current(session)
-        gathered = _gather(name, plan, first["X"], first["y"], engines[0], depth, loan)
+        gathered = _gather(name, plan, first["X"], first["y"], engines, depth, loan)
         try:
             reply = session.request(session.next_number(), gathered, deadline, watch.show)
             break
@@ -135,7 +145,7 @@ def _offload(frame: Frame, name: str, fits: Sequence[Mapping[str, Any]], draws: 
         reply.body = reply.body._replace(generators=[pair for pair in reply.body.generators if pair[0] != -1])
     results: list[Any] = adopt_value(gathered, reply)
     watch.finish()
-    record_remote(frame, (type(first["estimator"]).__name__, name, engines[0]), gathered, reply, (begin, answered))
+    record_remote(frame, (type(first["estimator"]).__name__, name, engines), gathered, reply, (begin, answered))
     return results
 
 
@@ -184,9 +194,11 @@ def _split(train: Any, test: Any, count: int) -> tuple[Rows, Rows]:
     return Rows(np.asarray(train), count, tested), tested
 
 
-def _engines(frame: Frame, session: Session, plan: _Plan, X: Any, y: Any) -> list[str]:
+def _engines(frame: Frame, session: Session, plan: _Plan, X: Any, y: Any) -> str:
     facts = support.facts_of_data(X, y)
-    found: list[str] = list(session.engines)
+    taken: set[str] = set()
+    for estimator in plan.estimators:
+        _check_known(estimator)
     for number, candidate in dict.fromkeys((one[0], one[1]) for one in plan.fits):
         estimator = _compat.clone(plan.estimators[number])
         try:
@@ -194,17 +206,13 @@ def _engines(frame: Frame, session: Session, plan: _Plan, X: Any, y: Any) -> lis
         except (ValueError, TypeError) as error:
             raise Unsupported(f"scikit-learn has to say what is wrong with the parameters: {error}") from None
         row = row_of(type(estimator))
-        if row is None:
-            what = type(estimator).__qualname__
-            raise Unsupported(f"{what} is none of the table.", "unsupported-part")
+        assert row is not None
         reason = _reason_to_stay(frame, row, estimator, X)
         if reason is not None:
             raise Unsupported(reason.words, reason.code)
         able = support.able(session.engines, row, partial(support.request_of, row, "fit", vars(estimator), facts))
-        found = [engine for engine in found if engine in able]
-    if not found:
-        raise Unsupported("No engine takes all of these fits.", "unsupported-by-engine")
-    return found
+        taken.update(name for one in able for name in one.split(","))
+    return ",".join(engine for engine in session.engines if engine in taken)
 
 
 def _reason_to_stay(frame: Frame, row: Row, estimator: Any, X: Any) -> Reason | None:

@@ -168,8 +168,9 @@ def gather(
     elif isinstance(call.row, Graph) or getattr(call.estimator, "random_state", 0) is None:
         generator = generator_node(global_generator(), -1)
     converted = partial(_convert, call, ["array_api_dispatch", True] in settings)
-    nodes = [encoder.encode(converted(value)) for value in call.args]
-    named = [[name, encoder.encode(converted(value))] for name, value in call.kwargs.items()]
+    arguments, keywords = support.without_target(call.row, call.method, call.args, call.kwargs)
+    nodes = [encoder.encode(converted(value)) for value in arguments]
+    named = [[name, encoder.encode(converted(value))] for name, value in keywords.items()]
     encoder.number_lent()
     refs, nbytes = placing.plan(encoder.arrays)
     body = CallBody(

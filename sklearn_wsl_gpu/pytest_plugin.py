@@ -98,9 +98,9 @@ class _Run:
     def _new_counts(self) -> dict[str, int]:
         now = Counter({"offloaded": 0, "local": 0})
         for kind, count in self._session.report().counts().items():
-            now["offloaded" if kind.reason is None else "local"] += count
+            now["offloaded" if kind.where == "worker" else kind.where] += count
             if kind.reason is not None:
-                now[f"local: {kind.reason.code}"] += count
+                now[f"{kind.where}: {kind.reason.code}"] += count
         new = {name: count - self._seen[name] for name, count in now.items()}
         self._seen = now
         return {name: count for name, count in new.items() if count}
@@ -121,7 +121,7 @@ class _Run:
         if not self._offloaded_any():
             write.line("No call was offloaded: this run shows nothing, and counts as failed.", red=True)
         for name, count in total.most_common():
-            if name.startswith("local: "):
+            if ": " in name:
                 write.line(f"{'':>24}{count:>6} {name.removeprefix('local: ')}")
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:

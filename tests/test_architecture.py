@@ -82,8 +82,11 @@ WORKER = {
     "supervisor": "link",
     "scheduler": "link sessions supervisor .errors .protocol",
     "front": "scheduler sessions .carriers .errors .protocol",
-    "fits": "progress .errors .estimators .state .support",
-    "calls": "engines fits models progress surroundings .arrays .errors .estimators .pool .protocol .state .support",
+    "resident": "engines",
+    "binding": "engines resident .errors .estimators .state .support",
+    "fits": "binding progress resident .errors .estimators .state .support",
+    "calls": "binding engines fits models progress surroundings .arrays .errors .estimators .pool .protocol .state "
+    ".support",
     "executor": "calls engines link models surroundings .arrays .errors .estimators .pool .protocol",
     "testing": "engines .errors .estimators .state .support",
     "__main__": "front scheduler supervisor .errors .keys .pool",
@@ -100,6 +103,7 @@ LIBRARIES = {
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.state.splits sklearn_wsl_gpu.state.tables sklearn_wsl_gpu.testing
         wsl_worker.calls wsl_worker.executor wsl_worker.testing
+        wsl_worker.binding wsl_worker.resident wsl_worker.engines.base
         wsl_worker.engines.array_api wsl_worker.engines.cuml wsl_worker.engines.cuml.fills
         wsl_worker.engines.cuml.forests wsl_worker.engines.cuml.kinds wsl_worker.engines.cuml.parts
         wsl_worker.engines.cuml.svc wsl_worker.engines.cuml.target
@@ -114,7 +118,7 @@ LIBRARIES = {
     """,
     "sklearn": """
         sklearn_wsl_gpu._compat sklearn_wsl_gpu.adopt sklearn_wsl_gpu.patching sklearn_wsl_gpu.state.objects
-        sklearn_wsl_gpu.state.scorers sklearn_wsl_gpu.testing wsl_worker.fits wsl_worker.progress
+        sklearn_wsl_gpu.state.scorers sklearn_wsl_gpu.testing wsl_worker.binding wsl_worker.fits wsl_worker.progress
         wsl_worker.engines.array_api wsl_worker.engines.scores wsl_worker.surroundings wsl_worker.testing
         wsl_worker.engines.cuml.fills wsl_worker.engines.cuml.forests wsl_worker.engines.cuml.svc
         wsl_worker.engines.cuml.target

@@ -21,6 +21,7 @@ from sklearn_wsl_gpu.state import Decoder, Encoder, objects
 from sklearn_wsl_gpu.state.decoding import set_generator
 from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
 from sklearn_wsl_gpu.support import facts_of, facts_of_data, request_of
+from wsl_worker.binding import Binding, unabandoned
 from wsl_worker.engines.base import Engine
 from wsl_worker.fits import Fits
 from wsl_worker.models import Models
@@ -101,37 +102,49 @@ class Calls:
         OffloadError
             If it is not done here. What an estimator raises is passed on.
         """
-        engine = self._engines.get(call.engine)
-        if engine is None:
-            raise Unsupported(f"This worker has no engine {call.engine}.", "unsupported-by-engine")
+        names = call.engine.split(",")
+        missing = next((name for name in names if name not in self._engines), None)
+        if missing is not None:
+            raise Unsupported(f"This worker has no engine {missing}.", "unsupported-by-engine")
+        engines = [self._engines[name] for name in names]
         if not call.estimator:
-            return self._run_fits(engine, call, views, tell)
-        return self._run_method(session, engine, call, views, tell)
+            return self._run_fits(engines, call, views, tell)
+        row = find(call.estimator)
+        if row is None or call.method not in row.method_names:
+            raise Unsupported(f"{call.estimator}.{call.method} is not in this worker's table.", "not-in-table")
+        computes = Binding(engines) if isinstance(row, Graph) and _needs_binding(engines) else engines[0]
+        return self._run_method(session, row, computes, call, views, tell)
 
     def _run_fits(
-        self, engine: Engine, call: CallBody, views: Sequence[Array], tell: Callable[[list[Any]], None]
+        self, engines: Sequence[Engine], call: CallBody, views: Sequence[Array], tell: Callable[[list[Any]], None]
     ) -> Finished:
         decoder = Decoder(views)
         arguments = [decoder.decode(node) for node in call.arguments]
         common = {str(name): decoder.decode(node) for name, node in call.keywords}
         fits = Fits(call.method, arguments, common)
+        binding = Binding(engines)
         for request in fits.requests(facts_of_data(fits.X, fits.y)):
-            reason = engine.support(request)
+            reason = binding.support(request)
             if reason is not None:
                 raise Unsupported(reason.words, reason.code)
         generators = _Generators(decoder.generators, call.generator)
         watch = ToldFits(tell, call.watched) if call.watched >= 0 else None
+        if _needs_binding(engines):
+            fits.bind(binding)
         with _Surroundings(call, contextlib.nullcontext()) as around:
-            results = self._compute(lambda: fits.run(watch), True, generators)
+            results = self._compute(lambda: unabandoned(lambda: fits.run(watch)), True, generators)
         encoder = Encoder(views, decoder.generators)
         return self._finish(encoder, encoder.encode(results), None, around, generators, kept=False)
 
     def _run_method(
-        self, session: int, engine: Engine, call: CallBody, views: Sequence[Array], tell: Callable[[list[Any]], None]
+        self,
+        session: int,
+        row: Row,
+        engine: Engine | Binding,
+        call: CallBody,
+        views: Sequence[Array],
+        tell: Callable[[list[Any]], None],
     ) -> Finished:
-        row = find(call.estimator)
-        if row is None or call.method not in row.method_names:
-            raise Unsupported(f"{call.estimator}.{call.method} is not in this worker's table.", "not-in-table")
         if row.package != "sklearn":
             objects.register(row)
         fits = METHODS[call.method].fits
@@ -190,6 +203,11 @@ class Calls:
         return work()
 
 
+def _needs_binding(engines: Sequence[Engine]) -> bool:
+    # Plain scikit-learn computes the parts of an estimator by itself.
+    return any(engine.name != "cpu" for engine in engines)
+
+
 def _keeps_input(row: Row, attributes: Mapping[str, Any]) -> bool:
     return row.keeps_input or any(part is not None and part.keeps_input for part, _ in walk(row, attributes))
 
@@ -214,7 +232,8 @@ class _Surroundings:
             self.recorded,
             scikit_learn_settings(call.configuration),
             # Worker processes of a worker process would outlive its death.
-            joblib.parallel_backend("threading", n_jobs=None),
+            # A device is asked by one thread.
+            joblib.parallel_backend("threading" if call.engine == "cpu" else "sequential", n_jobs=None),
             watch,
         ]
 

@@ -13,7 +13,9 @@ from sklearn_wsl_gpu.estimators import METHODS, row_of, walk
 from sklearn_wsl_gpu.state import checks
 from sklearn_wsl_gpu.state.splits import Rows
 from sklearn_wsl_gpu.support import Request, request_of
+from wsl_worker.binding import Binding
 from wsl_worker.progress import ToldFits
+from wsl_worker.resident import give_back
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {"fit_and_score": _fit_and_score, "fit_and_predict": _fit_and_predict}
 #: Arguments that are the same for all fits, and those that are not.
@@ -81,6 +83,11 @@ class Fits:
             assert row is not None
             yield request_of(row, "fit", vars(estimator), facts)
 
+    def bind(self, binding: Binding) -> None:
+        """Have engines compute the estimators, with the data on their device."""
+        binding.bind([self._estimators, self._candidates])
+        self.X = binding.along(self.X)
+
     def run(self, told: ToldFits | None) -> list[Any]:
         """Do all fits, one after the other, and tell of them."""
         results = []
@@ -94,7 +101,8 @@ class Fits:
                 result = _fit_and_score(estimator, self.X, self.y, **own, **self._common)
                 score = result["test_scores"]
             else:
-                result, score = _fit_and_predict(estimator, self.X, self.y, train, test, **self._common), None
+                result = _fit_and_predict(estimator, self.X, self.y, train, test, **self._common)
+                result, score = give_back(result), None
             results.append(result)
             if told is not None:
                 told.score(place, score)

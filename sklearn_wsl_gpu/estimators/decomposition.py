@@ -8,6 +8,7 @@ ROWS = (
         "fit transform fit_transform inverse_transform score score_samples",
         in_place="copy",
         unchecked="inverse_transform<1.8",
+        targetless=True,
     ),
     Row(
         "sklearn.decomposition.IncrementalPCA",
@@ -15,6 +16,7 @@ ROWS = (
         refits=True,
         in_place="copy",
         unchecked="inverse_transform<1.8",
+        targetless=True,
     ),
-    Row("sklearn.decomposition.TruncatedSVD", "fit transform fit_transform inverse_transform"),
+    Row("sklearn.decomposition.TruncatedSVD", "fit transform fit_transform inverse_transform", targetless=True),
 )

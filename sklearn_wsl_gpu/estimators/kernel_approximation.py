@@ -2,4 +2,4 @@
 
 from sklearn_wsl_gpu.estimators.row import Row
 
-ROWS = (Row("sklearn.kernel_approximation.Nystroem", "fit transform fit_transform"),)
+ROWS = (Row("sklearn.kernel_approximation.Nystroem", "fit transform fit_transform", targetless=True),)

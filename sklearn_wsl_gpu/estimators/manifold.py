@@ -3,6 +3,12 @@
 from sklearn_wsl_gpu.estimators.row import Row
 
 ROWS = (
-    Row("sklearn.manifold.TSNE", "fit fit_transform", in_place="@metric=precomputed&method=exact"),
-    Row("sklearn.manifold.SpectralEmbedding", "fit fit_transform", keeps_input=True, rewrites="affinity"),
+    Row("sklearn.manifold.TSNE", "fit fit_transform", in_place="@metric=precomputed&method=exact", targetless=True),
+    Row(
+        "sklearn.manifold.SpectralEmbedding",
+        "fit fit_transform",
+        keeps_input=True,
+        rewrites="affinity",
+        targetless=True,
+    ),
 )

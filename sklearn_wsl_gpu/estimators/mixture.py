@@ -6,5 +6,6 @@ ROWS = (
     Row(
         "sklearn.mixture.GaussianMixture",
         "fit fit_predict predict predict_proba score score_samples",
+        targetless=True,
     ),
 )

@@ -7,6 +7,7 @@ ROWS = (
         "sklearn.neighbors.NearestNeighbors",
         "fit kneighbors kneighbors_graph radius_neighbors radius_neighbors_graph",
         keeps_input=True,
+        targetless=True,
     ),
     Row(
         "sklearn.neighbors.KNeighborsClassifier",
@@ -14,5 +15,5 @@ ROWS = (
         keeps_input=True,
     ),
     Row("sklearn.neighbors.KNeighborsRegressor", "fit predict kneighbors kneighbors_graph score", keeps_input=True),
-    Row("sklearn.neighbors.KernelDensity", "fit score score_samples", keeps_input=True),
+    Row("sklearn.neighbors.KernelDensity", "fit score score_samples", keeps_input=True, targetless=True),
 )

@@ -58,6 +58,8 @@ class Row:
         Parameters and what else the constructor sets, separated by spaces, that the class's own ``fit`` changes.
     named : bool
         Whether it knows the names of X's columns (label encoders do not).
+    targetless : bool
+        Whether y, where a method takes it, is not looked at.
     in_place : str
         Parameters, separated by spaces, that allow the estimator to overwrite the caller's array when False;
         ``copy@metric=precomputed`` says: only if the parameter ``metric`` is ``"precomputed"``, and
@@ -78,6 +80,7 @@ class Row:
     refits: bool = False
     rewrites: str = ""
     named: bool = True
+    targetless: bool = False
     in_place: str = ""
     unchecked: str = ""
     functions: str = ""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from functools import partial
 
 from sklearn_wsl_gpu.errors import Reason, Unsupported
-from sklearn_wsl_gpu.estimators import Graph, Row, walk
+from sklearn_wsl_gpu.estimators import Graph, Row
 from sklearn_wsl_gpu.support import array_api, cpu, cuml
 from sklearn_wsl_gpu.support.entry import CallLimit, Entry, Limit
 from sklearn_wsl_gpu.support.graphs import parts
-from sklearn_wsl_gpu.support.request import Fact, Request, facts_of, facts_of_data, request_of
+from sklearn_wsl_gpu.support.request import Fact, Request, facts_of, facts_of_data, request_of, without_target
 
 __all__ = [
     "TABLES",
@@ -24,6 +24,7 @@ __all__ = [
     "facts_of_data",
     "reason",
     "request_of",
+    "without_target",
 ]
 
 #: Engine → estimator → what it computes of it.
@@ -38,10 +39,9 @@ def reason(engine: str, request: Request) -> Reason | None:
     engine : str
         Name of an engine; one without a table here is asked on the worker, and gets None.
     request : Request
+        Of an estimator that is not made of others.
     """
     name = request.row.name
-    if isinstance(request.row, Graph):
-        return next((why for part in parts(request) if (why := _reason_of(engine, name, *part)) is not None), None)
     if engine == "cpu":
         words = cpu.objection(request)
         return None if words is None else Reason("unsupported-argument", f"{name}: {words}.")
@@ -52,13 +52,6 @@ def reason(engine: str, request: Request) -> Reason | None:
     return None if words is None else Reason("unsupported-by-engine", f"{name} by {engine}: {words}.")
 
 
-def _reason_of(engine: str, graph: str, part: Any, request: Request | None) -> Reason | None:
-    if request is not None:
-        return reason(engine, request)
-    what = type(part).__qualname__
-    return Reason("unsupported-part", f"{graph}: it holds a {what}, which is none of the table.")
-
-
 def able(engines: Mapping[str, Collection[str]], row: Row, ask: Callable[[], Request]) -> list[str]:
     """Return the engines that take a call, in their order.
 
@@ -67,7 +60,8 @@ def able(engines: Mapping[str, Collection[str]], row: Row, ask: Callable[[], Req
     engines : mapping of str to collection of str
         The names of the estimators that each engine may take.
     row : Row
-        The estimator.
+        The estimator. Of one that is made of others each part is taken by an engine of its own: the answer is one
+        text, with the names of all that do so, separated by commas.
     ask : callable
         Returns the request; it is not called if all of them take whatever calls of the row.
 
@@ -76,10 +70,14 @@ def able(engines: Mapping[str, Collection[str]], row: Row, ask: Callable[[], Req
     Unsupported
         If there is none, with the reasons of all.
     """
+    if isinstance(row, Graph):
+        taken = _able_parts(engines, ask())
+        return [",".join(engine for engine in engines if engine in taken)]
     found, reasons = [], []
     for engine, estimators in engines.items():
-        why = _objection(engine, estimators, row, ask)
-        if why is None:
+        if row.name not in estimators:
+            reasons.append(Reason("unsupported-by-engine", f"The engine {engine} does not compute {row.name}."))
+        elif (why := None if engine == "cpu" and row.declined is None else reason(engine, ask())) is None:
             found.append(engine)
         else:
             reasons.append(why)
@@ -88,12 +86,17 @@ def able(engines: Mapping[str, Collection[str]], row: Row, ask: Callable[[], Req
     return found
 
 
-def _objection(engine: str, estimators: Collection[str], row: Row, ask: Callable[[], Request]) -> Reason | None:
-    names = [row.name]
-    if isinstance(row, Graph):
-        names = [own.name for own, _ in walk(row, ask().parameters) if own is not None and not isinstance(own, Graph)]
-    absent = next((name for name in names if name not in estimators), None)
-    if absent is not None:
-        return Reason("unsupported-by-engine", f"The engine {engine} does not compute {absent}.")
-    takes_all = engine == "cpu" and row.declined is None and not isinstance(row, Graph)
-    return None if takes_all else reason(engine, ask())
+def _able_parts(engines: Mapping[str, Collection[str]], request: Request) -> set[str]:
+    taken: set[str] = set()
+    for part, asked in parts(request):
+        if asked is None:
+            what = type(part).__qualname__
+            words = f"{request.row.name}: it holds a {what}, which is none of the table."
+            raise Unsupported(words, "unsupported-part")
+        found = able(engines, asked.row, partial(_itself, asked))
+        taken.update(name for one in found for name in one.split(","))
+    return taken or {next(iter(engines))}
+
+
+def _itself(request: Request) -> Request:
+    return request

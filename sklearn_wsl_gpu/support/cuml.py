@@ -120,8 +120,8 @@ def _bytes(request: Request) -> str | None:
     return "X of bytes is not taken" if is_bytes else None
 
 
-def _array(value: Any) -> np.ndarray[Any, Any]:
-    return np.asarray(value)
+def _array(value: Any) -> Any:
+    return value if hasattr(value, "__cuda_array_interface__") else np.asarray(value)
 
 
 def _finite(allow_infinity: bool) -> Callable[[str, Mapping[str, Any]], str | None]:

@@ -28,6 +28,8 @@ def parts(request: Request) -> Iterator[tuple[Any, Request | None]]:
             continue
         is_given_data = graph.name == "FeatureUnion" or (graph.name == "Pipeline" and number == 0)
         facts = request.facts if is_given_data else without_data
+        if row.targetless:
+            facts = {name: fact for name, fact in facts.items() if name != "y"}
         yield part, request_of(row, _method(request, part is found[-1]), vars(part), facts)
 
 

@@ -66,8 +66,22 @@ def request_of(row: Row, method: str, attributes: Mapping[str, Any], facts: Mapp
 
 def facts_of(row: Row, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Fact]:
     """Return what is known of the arrays among the arguments of a call, by the names of the parameters."""
+    arguments, keywords = without_target(row, method, arguments, keywords)
     named = [*zip(_names(row, method), arguments, strict=False), *keywords.items()]
     return {name: fact for name, value in named if (fact := _fact(value)) is not None}
+
+
+def without_target(
+    row: Row, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Return the arguments of a call, with None for a target that the method does not look at."""
+    if not row.targetless or (len(arguments) < 2 and keywords.get("y") is None):
+        return arguments, keywords
+    named = _names(row, method)
+    arguments = [None if name == "y" else value for name, value in zip(named, arguments, strict=False)] + list(
+        arguments[len(named) :]
+    )
+    return arguments, {name: None if name == "y" else value for name, value in keywords.items()}
 
 
 def facts_of_data(X: Any, y: Any) -> dict[str, Fact]:
@@ -89,6 +103,8 @@ def _fact(value: Any) -> Fact | None:
         return Fact("sparse", tuple(value.shape), value.dtype.str)
     if not isinstance(value, (list, tuple)) and not hasattr(value, "__array__"):
         return None
+    if isinstance(getattr(value, "dtype", None), np.dtype) and isinstance(getattr(value, "shape", None), tuple):
+        return Fact("dense", value.shape, value.dtype.str)
     try:
         # The first rows of a table tell its dtype; all of them would have to be copied.
         is_table = hasattr(value, "shape") and hasattr(value, "__getitem__")

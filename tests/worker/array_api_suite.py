@@ -14,16 +14,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import get_scorer
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from sklearn_wsl_gpu.estimators import METHODS, ROWS
+from sklearn_wsl_gpu.estimators import GRAPHS, METHODS, ROWS
 from sklearn_wsl_gpu.state import objects
+from sklearn_wsl_gpu.state.splits import Rows
 from sklearn_wsl_gpu.support import Request, facts_of
 from sklearn_wsl_gpu.support.array_api import TABLE
 from sklearn_wsl_gpu.testing import assert_same
-from tests.parity.cases import CLASSES, PARAMETERS, arguments, data_for, demanded, do, make, takes_labels
+from tests.parity.cases import CLASSES, PARAMETERS, X, arguments, data_for, demanded, do, make, takes_labels
 from tests.parity.test_variants import VARIANTS, Variant, _name
+from wsl_worker.binding import Binding, unabandoned
 from wsl_worker.engines.array_api import ArrayApiEngine
 from wsl_worker.engines.base import Engine
+from wsl_worker.fits import Fits
 from wsl_worker.testing import EngineSuite
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -139,3 +148,57 @@ def test_every_estimator_of_the_table_is_taken_with_some_parameters(name: str) -
         taken.add(engine.support(request) is None)
 
     assert True in taken
+
+
+GRAPHS_HERE: dict[str, Any] = {
+    "pipeline": lambda: make_pipeline(StandardScaler(), PCA(3), LogisticRegression()),
+    "union": lambda: make_pipeline(make_union(PCA(2), MinMaxScaler()), LogisticRegression()),
+    "columns": lambda: make_pipeline(
+        make_column_transformer((StandardScaler(), [0, 1]), ("passthrough", [2]), remainder=PCA(1)),
+        LogisticRegression(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS_HERE)
+@pytest.mark.parametrize("labels", [CLASSES, np.array(["red", "green", "blue"])[CLASSES]], ids=["numbers", "text"])
+def test_a_graph_stays_on_the_device_and_gives_what_it_gives_here(name: str, labels: Any) -> None:
+    binding = Binding([make_engine()])
+    local = GRAPHS_HERE[name]().fit(X, labels)
+
+    model = binding.load(GRAPHS["Pipeline"], objects.carried_attributes(GRAPHS_HERE[name]()))
+    binding.call(model, "fit", [X, labels], {})
+
+    assert_same(binding.call(model, "predict", [X], {}), local.predict(X))
+    np.testing.assert_allclose(binding.call(model, "predict_proba", [X], {}), local.predict_proba(X), rtol=1e-5)
+    assert binding.call(model, "score", [X, labels], {}) == local.score(X, labels)
+    np.testing.assert_allclose(model[-1].coef_, local[-1].coef_, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("function", ["fit_and_score", "fit_and_predict"])
+def test_fits_of_a_cross_validation_stay_on_the_device_and_give_what_they_give_here(function: str) -> None:
+    binding = Binding([make_engine()])
+    template = GRAPHS_HERE["pipeline"]()
+    test = np.arange(0, 60, 3)
+    train = np.setdiff1d(np.arange(60), test)
+    common = {"fit_params": None, "method": "predict_proba"}
+    if function == "fit_and_score":
+        common = {
+            "fit_params": None, "scorer": get_scorer("roc_auc_ovr"), "verbose": 0, "score_params": None,
+            "error_score": "raise", "return_train_score": True,
+        }  # fmt: skip
+    parameters = [{"pca__n_components": 2}, {"logisticregression__C": 0.1}]
+    asked = [(0, candidate, 0, {}) for candidate in range(2)]
+    fits = Fits(function, [X, CLASSES, [template], parameters, [(Rows(train, 60), Rows(test, 60))], asked], common)
+    assert [binding.support(request) for request in fits.requests({})] == [None, None]
+    fits.bind(binding)
+
+    results = unabandoned(lambda: fits.run(None))
+
+    for result, candidate in zip(results, parameters, strict=True):
+        if function == "fit_and_predict":
+            local = GRAPHS_HERE["pipeline"]().fit(X[train], CLASSES[train])
+            np.testing.assert_allclose(result, local.predict_proba(X[test]), rtol=1e-5)
+        else:
+            local = GRAPHS_HERE["pipeline"]().set_params(**candidate).fit(X[train], CLASSES[train])
+            assert result["test_scores"] == pytest.approx(get_scorer("roc_auc_ovr")(local, X[test], CLASSES[test]))

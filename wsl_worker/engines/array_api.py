@@ -65,6 +65,10 @@ class ArrayApiEngine(Engine):
             raise ConfigurationError(f"The engine array_api cannot run: {words}")
         self._namespace, self._device = _open(device)
 
+    @property
+    def arrays(self) -> str:
+        return str(self._namespace.__name__.rpartition(".")[2])
+
     @classmethod
     def unavailable(cls, device: str) -> str | None:
         if tuple(int(part) for part in sklearn.__version__.split(".")[:2]) < _RELEASE:
@@ -105,13 +109,32 @@ class ArrayApiEngine(Engine):
             return scores.score(
                 type(model.estimator), lambda X: self.call(model, "predict", [X], {}), arguments, keywords
             )
+        value = self.compute(model, method, arguments, keywords)
+        return model if value is model else self.get(value)
+
+    def compute(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         given = [self._argument(value) for value in arguments]
         named = {name: self._argument(value) for name, value in keywords.items()}
         if METHODS[method].fits:
             model.host = None
         with sklearn.config_context(array_api_dispatch=True):
             value = getattr(model.estimator, method)(*given, **named)
-        return model if value is model.estimator else objects.convert(value, self._to_host)
+        return model if value is model.estimator else value
+
+    def methods(self, row: Row) -> frozenset[str]:
+        return frozenset(row.method_names) - set(TABLE[row.name].without.split())
+
+    def put(self, array: Any) -> Any:
+        return self._to_device(array)
+
+    def get(self, array: Any) -> Any:
+        return objects.convert(array, self._to_host)
+
+    def take(self, array: Any, index: Any, axis: int) -> Any:
+        return self._namespace.take(array, self.put(index.astype(np.int64)), axis=axis)
+
+    def side_by_side(self, arrays: Sequence[Any]) -> Any:
+        return self._namespace.concat(list(arrays), axis=1)
 
     def state(self, model: Any) -> Mapping[str, Any]:
         if model.host is None:

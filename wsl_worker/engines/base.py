@@ -1,10 +1,12 @@
-"""The interface of an engine: four questions and four facts."""
+"""The interface of an engine: four questions and four facts, and how data stay on its device between calls."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
+
+import numpy as np
 
 from sklearn_wsl_gpu.errors import EngineError, Reason
 from sklearn_wsl_gpu.estimators import Row
@@ -45,6 +47,14 @@ class Engine(ABC):
         """
 
     @property
+    def arrays(self) -> str:
+        """Kind of array that it computes with on a device, such as ``"cupy"``; empty if that is numpy's.
+
+        Engines of one kind share their arrays.
+        """
+        return ""
+
+    @property
     @abstractmethod
     def estimators(self) -> frozenset[str]:
         """Names of the rows that this engine may take."""
@@ -74,3 +84,27 @@ class Engine(ABC):
     @abstractmethod
     def state(self, model: Any) -> Mapping[str, Any]:
         """Return all attributes of a model as scikit-learn's estimator would have them, in numpy."""
+
+    def methods(self, row: Row) -> frozenset[str]:
+        """Return the methods of a row that it computes under some condition."""
+        return frozenset(row.method_names)
+
+    def compute(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """Do as `call`, with arrays of its own kind among the arguments, and maybe as the result."""
+        return self.call(model, method, arguments, keywords)
+
+    def put(self, array: Any) -> Any:
+        """Return a numpy array as one of its own kind."""
+        return array
+
+    def get(self, array: Any) -> Any:
+        """Return an array of its own kind in numpy; anything else as it is."""
+        return array
+
+    def take(self, array: Any, index: Any, axis: int) -> Any:
+        """Return rows (axis 0) or columns (axis 1) of a matrix of its own kind, by their numbers in numpy."""
+        return np.take(array, index, axis=axis)
+
+    def side_by_side(self, arrays: Sequence[Any]) -> Any:
+        """Return matrices of its own kind as one, column after column."""
+        return np.hstack(arrays)

@@ -32,6 +32,8 @@ _DOUBLE = frozenset(
     {"RandomForestClassifier", "RandomForestRegressor", "IsolationForest", "SVC", "SVR", "KernelDensity", "LinearSVC",
      "LinearSVR", "TargetEncoder"}
 )  # fmt: skip
+#: Rows whose results stay on the device where the next estimator is computed there.
+HANDED_ON = frozenset({"PCA", "IncrementalPCA", "TruncatedSVD"})
 #: Rows whose results are single precision, whatever the data are.
 _SINGLE = frozenset({"TSNE", "umap.UMAP"})
 
@@ -70,6 +72,10 @@ class CumlEngine(Engine):
         memory.use_device(_number(device))
         import_module("cuml")  # it takes seconds, which the first call need not wait for
 
+    @property
+    def arrays(self) -> str:
+        return "cupy"
+
     @classmethod
     def unavailable(cls, device: str) -> str | None:
         found = _installed_version()
@@ -98,11 +104,36 @@ class CumlEngine(Engine):
         with translated(row.name):
             return _Model(row, attributes)
 
+    def methods(self, row: Row) -> frozenset[str]:
+        return frozenset(row.method_names) - set(TABLE[row.name].without.split())
+
+    def put(self, array: Any) -> Any:
+        from wsl_worker.engines.cuml import memory
+
+        return memory.to_device(array)
+
+    def get(self, array: Any) -> Any:
+        from wsl_worker.engines.cuml import parts
+
+        return array.get() if parts.is_native(array) else array
+
+    def take(self, array: Any, index: Any, axis: int) -> Any:
+        return import_module("cupy").take(array, self.put(index), axis=axis)
+
+    def side_by_side(self, arrays: Sequence[Any]) -> Any:
+        return import_module("cupy").hstack(list(arrays))
+
+    def compute(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        with model.kind.handing_on(model.row.name in HANDED_ON):
+            return self.call(model, method, arguments, keywords)
+
     def call(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         row = model.row
         if method == "score" and scores.is_of_predictions(row.cls):
             return scores.score(row.cls, lambda X: self.call(model, "predict", [X], {}), arguments, keywords)
         given = {name: _as_array(value) for name, value in bound(row, method, arguments, keywords).items()}
+        if not model.kind.takes_native:
+            given = {name: self.get(value) for name, value in given.items()}
         words = TABLE[row.name].objection_to_call(method, given)
         if words is not None:
             raise Unsupported(f"{row.name} by cuml: {words}.", "unsupported-by-engine")

@@ -56,14 +56,21 @@ def as_floats(X: Any) -> Any:
     """Return data as scikit-learn keeps them: of floating point, C order, in the precision that they came in."""
     if scipy.sparse.issparse(X):
         return X
+    X = parts.to_host(X)
     X = np.asarray(X)
     return np.ascontiguousarray(X, dtype=X.dtype if X.dtype in (np.float32, np.float64) else np.float64)
+
+
+def _floats_on_device(X: Any) -> Any:
+    if not parts.is_native(X):
+        return memory.to_device(as_floats(X))
+    return X.astype(X.dtype if X.dtype in (np.float32, np.float64) else np.float64, copy=False)
 
 
 def _kmeans(parameters: Mapping[str, Any], given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     import cupy
 
-    spread = parts.tolerance(cupy, memory.to_device(as_floats(given["X"])), parameters["tol"])
+    spread = parts.tolerance(cupy, _floats_on_device(given["X"]), parameters["tol"])
     return {"_tol": spread, **parts.kmeans_settings(parameters)}
 
 
@@ -92,7 +99,7 @@ def _linear(parameters: Mapping[str, Any], given: Mapping[str, Any], found: Mapp
 
     if scipy.sparse.issparse(given["X"]):
         return {}  # as scikit-learn
-    X, weight = memory.to_device(as_floats(given["X"])), given.get("sample_weight")
+    X, weight = _floats_on_device(given["X"]), given.get("sample_weight")
     weight = None if weight is None else memory.to_device(np.asarray(weight, dtype=X.dtype))
     data = parts.centered(cupy, X, weight, parameters["fit_intercept"])
     singular = parts.to_host(parts.singular_values(cupy, data))
@@ -107,8 +114,8 @@ def _coordinate_descent(
     import cupy
     from cupyx.scipy import sparse
 
-    X = as_floats(given["X"])
-    X = sparse.csr_matrix(X) if scipy.sparse.issparse(X) else memory.to_device(X)
+    X = given["X"]
+    X = sparse.csr_matrix(X) if scipy.sparse.issparse(X) else _floats_on_device(X)
     weights = given.get("sample_weight")
     weights = np.ones(X.shape[0]) if weights is None else np.asarray(weights, dtype=np.float64)
     gap = parts.dual_gap(
@@ -144,7 +151,7 @@ def _neighbors(parameters: Mapping[str, Any], given: Mapping[str, Any], found: M
 
 
 def _one_hot(parameters: Mapping[str, Any], given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    dtype = np.asarray(given["X"]).dtype
+    dtype = np.dtype(getattr(given["X"], "dtype", None) or np.asarray(given["X"]).dtype)
     # cuML keeps text as objects.
     return {"categories_": [one.astype(dtype) if dtype.kind == "U" else one for one in found["categories_"]]}
 

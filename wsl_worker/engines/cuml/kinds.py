@@ -5,8 +5,9 @@ Every kind has ``fitted``, the fitted attributes as scikit-learn's estimator wou
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,13 +55,34 @@ def make(row: Row, parameters: Mapping[str, Any], **changes: Any) -> Any:
     return cls(**cls._params_from_cpu(estimator), output_type="numpy")
 
 
-class Plain:
+class _Kind:
+    #: Whether its methods take arrays of CuPy.
+    takes_native = False
+
+    @contextlib.contextmanager
+    def handing_on(self, wanted: bool) -> Iterator[None]:
+        """Have results stay on the device in a ``with`` block, if that is possible."""
+        yield
+
+
+class Plain(_Kind):
     """One estimator of cuML."""
+
+    takes_native = True
+
+    @contextlib.contextmanager
+    def handing_on(self, wanted: bool) -> Iterator[None]:
+        self._output = "cupy" if wanted else "numpy"
+        try:
+            yield
+        finally:
+            self._output = "numpy"
 
     def __init__(self, row: Row, parameters: Mapping[str, Any]) -> None:
         self._row = row
         self._parameters = parameters
         self._device = make(row, parameters)
+        self._output = "numpy"
         self.fitted: dict[str, Any] = {}
 
     def load(self, attributes: Mapping[str, Any]) -> None:
@@ -84,7 +106,11 @@ class Plain:
             del named[next(iter(named))]
         if method == "radius_neighbors_graph":
             named = {name: value for name, value in named.items() if name == "radius"}
-        value = getattr(self._device, method)(*data, **named)
+        self._device.output_type = self._output
+        try:
+            value = getattr(self._device, method)(*data, **named)
+        finally:
+            self._device.output_type = "numpy"
         if METHODS[method].fits:
             self.fitted = self._harvest(given)
         return self if value is self._device else value
@@ -97,7 +123,7 @@ class Plain:
         return {**found, **fills.fill(self._row.name, self._parameters, given, found)}
 
 
-class Pairwise:
+class Pairwise(_Kind):
     """SVC."""
 
     def __init__(self, row: Row, parameters: Mapping[str, Any]) -> None:
@@ -116,7 +142,7 @@ class Pairwise:
         return self if value is self._model else value
 
 
-class Target:
+class Target(_Kind):
     """TargetEncoder."""
 
     def __init__(self, row: Row, parameters: Mapping[str, Any]) -> None:
@@ -136,7 +162,7 @@ class Target:
         return self if value is self._model else value
 
 
-class Spectral:
+class Spectral(_Kind):
     """SpectralClustering and SpectralEmbedding: cuML takes an affinity of a kernel as a precomputed one."""
 
     def __init__(self, row: Row, parameters: Mapping[str, Any]) -> None:

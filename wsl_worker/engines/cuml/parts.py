@@ -11,6 +11,11 @@ import scipy.sparse
 Array = Any
 
 
+def is_native(value: Any) -> bool:
+    """Tell whether a value is a dense array of CuPy's."""
+    return hasattr(value, "__cuda_array_interface__") and hasattr(value, "get")
+
+
 def to_host(array: Array) -> Array:
     """Return an array in numpy."""
     return array.get() if hasattr(array, "get") else array
