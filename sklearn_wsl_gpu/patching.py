@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import CellType
 from typing import Any
 
 from sklearn.utils import parallel
@@ -23,6 +24,7 @@ from sklearn_wsl_gpu._compat import AvailableIf
 from sklearn_wsl_gpu.config import active
 from sklearn_wsl_gpu.errors import FallbackWarning
 from sklearn_wsl_gpu.estimators import GRAPHS, ROWS, Row, third_party
+from sklearn_wsl_gpu.estimators.functions import FUNCTIONS, Function
 from sklearn_wsl_gpu.following import follow
 from sklearn_wsl_gpu.state import objects
 
@@ -35,6 +37,8 @@ class _Patches:
     """What is installed: (class, name) → what was in the class's own dict, and what we put there."""
 
     installed: dict[tuple[Any, str], tuple[Any, Any]] = field(default_factory=dict)
+    #: Of functions: where scikit-learn's wrapper holds its function, that function, and ours.
+    cells: list[tuple[CellType, Any, Any]] = field(default_factory=list)
     users: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -52,6 +56,8 @@ def install() -> None:
             if row.cls is not None and _is_scikit_learns(row.cls):
                 _wrap_class(row)
         _put(parallel.Parallel, "__call__", _carry_settings(parallel.Parallel.__dict__["__call__"]))
+        for function in FUNCTIONS.values():
+            _wrap_function(function)
         _put(_compat.BaseSearchCV, "fit", _lend_data(_compat.BaseSearchCV.__dict__["fit"]))
     follow().listen(_on_import)
 
@@ -73,6 +79,10 @@ def uninstall() -> None:
         _patches.users -= 1
         if _patches.users:
             return
+        while _patches.cells:
+            cell, original, ours = _patches.cells.pop()
+            if cell.cell_contents is ours:
+                cell.cell_contents = original
         while _patches.installed:
             (cls, name), (original, ours) = _patches.installed.popitem()
             if cls.__dict__.get(name) is not ours:
@@ -148,6 +158,28 @@ def _wrapper(row: Row, name: str, raw: Callable[..., Any]) -> Callable[..., Any]
     wrapped.__qualname__ = f"{row.cls.__qualname__}.{name}"  # so that a method pickles by its name
     wrapped.__module__ = row.cls.__module__
     setattr(wrapped, _MARK, raw)
+    return wrapped
+
+
+def _wrap_function(row: Function) -> None:
+    # scikit-learn checks the parameters of each in a wrapper. What that calls is changed, and not the name: it is the
+    # same function for whoever imported it before.
+    inner = getattr(row.function, "__wrapped__", None)
+    for cell in getattr(row.function, "__closure__", None) or ():
+        if inner is not None and cell.cell_contents is inner:
+            ours = _function_wrapper(row, inner)
+            _patches.cells.append((cell, inner, ours))
+            cell.cell_contents = ours
+
+
+def _function_wrapper(row: Function, raw: Callable[..., Any]) -> Callable[..., Any]:
+    from sklearn_wsl_gpu.functions import call
+
+    @functools.wraps(raw)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        frame = active()
+        return raw(*args, **kwargs) if frame is None else call(frame, row, raw, args, kwargs)
+
     return wrapped
 
 

@@ -71,6 +71,12 @@ def obtain(settings: Settings) -> Session:
         return session
 
 
+def peek(settings: Settings) -> Session | None:
+    """Return the session of these settings, if there is one."""
+    session = _sessions.live.get(_key(settings))
+    return None if session is None or session.broken else session
+
+
 def _open(settings: Settings) -> Session:
     where = launch.address(settings)
     try:

@@ -51,10 +51,13 @@ CLIENT = {
     "recording": "config gather reporting session",
     "crossvalidation": "_compat adopt config errors estimators gather graphs inputs lending policy progress protocol "
     "pool recording reporting session sessions state support",
+    "functions": "_compat adopt config errors estimators gather inputs pool protocol recording session sessions state "
+    "support",
     "importing": "",
     "following": "estimators importing",
     "parallel": "config launch patching reporting sessions",
-    "patching": "_compat config crossvalidation dispatch errors estimators following invocation lending parallel state",
+    "patching": "_compat config crossvalidation dispatch errors estimators following functions invocation lending "
+    "parallel state",
     "context": "_compat config patching reporting sessions",
     # Doors
     "enabling": "config context patching reporting",
@@ -98,7 +101,7 @@ LIBRARIES = {
     "msgpack": "sklearn_wsl_gpu.protocol.codec",
     "numpy": """
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.graphs sklearn_wsl_gpu.inputs
-        sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation
+        sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation sklearn_wsl_gpu.functions
         sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.state.splits sklearn_wsl_gpu.state.tables sklearn_wsl_gpu.testing
@@ -135,8 +138,8 @@ LIBRARIES = {
 
 #: What only the client needs: the worker never imports it, directly or not.
 CLIENT_SHELLS = {
-    "adopt", "autoload", "config", "context", "crossvalidation", "dispatch", "enabling", "gather", "graphs",
-    "inheritance", "launch", "lending", "parallel", "patching", "session", "sessions", "sockets",
+    "adopt", "autoload", "config", "context", "crossvalidation", "dispatch", "enabling", "functions", "gather",
+    "graphs", "inheritance", "launch", "lending", "parallel", "patching", "session", "sessions", "sockets",
 }  # fmt: skip
 #: What must never import scikit-learn, because it has to start at once.
 WITHOUT_SKLEARN = {

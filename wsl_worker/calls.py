@@ -107,6 +107,8 @@ class Calls:
         if missing is not None:
             raise Unsupported(f"This worker has no engine {missing}.", "unsupported-by-engine")
         engines = [self._engines[name] for name in names]
+        if not call.estimator and call.method in engines[0].functions:
+            return self._run_function(engines[0], call, views)
         if not call.estimator:
             return self._run_fits(engines, call, views, tell)
         row = find(call.estimator)
@@ -114,6 +116,16 @@ class Calls:
             raise Unsupported(f"{call.estimator}.{call.method} is not in this worker's table.", "not-in-table")
         computes = Binding(engines) if isinstance(row, Graph) and _needs_binding(engines) else engines[0]
         return self._run_method(session, row, computes, call, views, tell)
+
+    def _run_function(self, engine: Engine, call: CallBody, views: Sequence[Array]) -> Finished:
+        decoder = Decoder(views)
+        arguments = [decoder.decode(node) for node in call.arguments]
+        keywords = {str(name): decoder.decode(node) for name, node in call.keywords}
+        generators = _Generators(decoder.generators, None)
+        with _Surroundings(call, contextlib.nullcontext()) as around:
+            value = self._compute(lambda: engine.call_function(call.method, arguments, keywords), True, generators)
+        encoder = Encoder(views)
+        return self._finish(encoder, encoder.encode(value), None, around, generators, kept=False)
 
     def _run_fits(
         self, engines: Sequence[Engine], call: CallBody, views: Sequence[Array], tell: Callable[[list[Any]], None]

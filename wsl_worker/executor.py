@@ -65,7 +65,7 @@ class Executor:
         """Answer the front until it is gone."""
         packages = {name.partition(".")[0] for name in third_party.installed()} | {"pandas"}
         versions = [[package, third_party.installed_version(package)] for package in sorted(packages)]
-        engines = [[name, sorted(engine.estimators)] for name, engine in self._engines.items()]
+        engines = [[name, sorted(engine.estimators | engine.functions)] for name, engine in self._engines.items()]
         self._link.send(["ready", engines, versions])
         while True:
             try:

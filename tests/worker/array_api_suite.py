@@ -21,7 +21,9 @@ from sklearn.metrics import get_scorer
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
+from sklearn_wsl_gpu.errors import Unsupported
 from sklearn_wsl_gpu.estimators import GRAPHS, METHODS, ROWS
+from sklearn_wsl_gpu.estimators.functions import FUNCTIONS
 from sklearn_wsl_gpu.state import objects
 from sklearn_wsl_gpu.state.splits import Rows
 from sklearn_wsl_gpu.support import Request, facts_of
@@ -29,6 +31,7 @@ from sklearn_wsl_gpu.support.array_api import TABLE
 from sklearn_wsl_gpu.testing import assert_same
 from tests.parity.cases import CLASSES, PARAMETERS, X, arguments, data_for, demanded, do, make, takes_labels
 from tests.parity.test_variants import VARIANTS, Variant, _name
+from tests.worker.function_cases import CALLS
 from wsl_worker.binding import Binding, unabandoned
 from wsl_worker.engines.array_api import ArrayApiEngine
 from wsl_worker.engines.base import Engine
@@ -202,3 +205,30 @@ def test_fits_of_a_cross_validation_stay_on_the_device_and_give_what_they_give_h
         else:
             local = GRAPHS_HERE["pipeline"]().set_params(**candidate).fit(X[train], CLASSES[train])
             assert result["test_scores"] == pytest.approx(get_scorer("roc_auc_ovr")(local, X[test], CLASSES[test]))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_gives_what_it_gives_here(name: str) -> None:
+    engine = make_engine()
+    for arguments_, keywords in CALLS[name]:
+        local = FUNCTIONS[name].function(*arguments_, **keywords)
+        found = engine.call_function(name, arguments_, keywords)
+        for one, other in zip(_parts(found), _parts(local), strict=True):
+            assert type(one) is type(other)
+            assert getattr(one, "dtype", None) == getattr(other, "dtype", None)
+            if other is not None:
+                np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def test_every_function_has_cases() -> None:
+    assert CALLS.keys() == FUNCTIONS.keys()
+    assert not [name for name, function in FUNCTIONS.items() if function.function is None]
+
+
+def test_a_metric_that_it_does_not_compute_is_refused() -> None:
+    with pytest.raises(Unsupported, match="metric='hamming' is not supported"):
+        make_engine().call_function("metrics.pairwise_distances", [X, X], {"metric": "hamming"})

@@ -22,11 +22,16 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import accuracy_score, f1_score, pairwise_distances
 from sklearn.mixture import GaussianMixture
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.svm import SVC
 
 import sklearn_wsl_gpu
-from sklearn_wsl_gpu import ConfigurationError, FallbackWarning, offload
+from sklearn_wsl_gpu import ConfigurationError, FallbackWarning, offload, sessions
+from sklearn_wsl_gpu.estimators.functions import FUNCTIONS
 from sklearn_wsl_gpu.testing import assert_same
 from wsl_worker.engines.array_api import ArrayApiEngine
 
@@ -159,6 +164,71 @@ class TestOnTheCpu:
 
         assert_same(found, LogisticRegression().fit(X, Y).predict(X))
         assert [call.where for call in session.report().calls] == ["worker", "local"]
+
+    def test_a_graph_is_one_call(self) -> None:
+        def make() -> Any:
+            return make_pipeline(StandardScaler(), make_union(PCA(2), MinMaxScaler()), LogisticRegression())
+
+        words = np.array(["red", "green", "blue"])[Y]
+        local = make().fit(X, words)
+        with _offloaded() as session:
+            remote = make().fit(X, words)
+            predicted = remote.predict_proba(X)
+
+        np.testing.assert_allclose(predicted, local.predict_proba(X), rtol=1e-5)
+        assert type(remote[-1].coef_) is np.ndarray
+        assert type(remote[0]) is StandardScaler
+        assert [(call.estimator, call.engine) for call in session.report().calls] == [("Pipeline", "array_api")] * 2
+        assert b"wsl" not in pickle.dumps(remote)
+
+    def test_a_search_is_one_call_and_finds_what_it_finds_here(self) -> None:
+        grid = {"logisticregression__C": [0.1, 1]}
+        search = GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), grid)
+        local = clone(search).fit(X, Y)
+        with _offloaded() as session:
+            remote = clone(search).fit(X, Y)
+
+        assert remote.best_params_ == local.best_params_
+        np.testing.assert_allclose(remote.cv_results_["mean_test_score"], local.cv_results_["mean_test_score"])
+        assert [call.method for call in session.report().calls] == ["fit_and_score", "fit"]
+        assert type(remote.best_estimator_[0]) is StandardScaler
+
+    @pytest.mark.falls_back
+    def test_a_graph_with_a_part_that_it_does_not_compute_is_offloaded_in_parts(self) -> None:
+        with _offloaded("quiet") as session:
+            make_pipeline(StandardScaler(), SVC()).fit(X, Y)
+
+        assert [(call.estimator, call.where) for call in session.report().calls] == [
+            ("Pipeline", "in parts"), ("StandardScaler", "worker"), ("SVC", "local"),
+        ]  # fmt: skip
+
+    def test_metrics_are_computed_where_the_estimators_are(self) -> None:
+        with _offloaded() as session:
+            found = f1_score(Y, Y[::-1], average="macro"), pairwise_distances(X, metric="cosine")
+            named = accuracy_score(np.array(["a", "b"]), np.array(["a", "c"]))
+
+        assert found[0] == f1_score(Y, Y[::-1], average="macro")
+        np.testing.assert_allclose(found[1], pairwise_distances(X, metric="cosine"), atol=1e-12)
+        assert named == 0.5
+        assert [call.method for call in session.report().calls] == ["f1_score", "pairwise_distances"]
+
+    def test_a_metric_says_what_is_wrong_as_scikit_learn_does(self) -> None:
+        with _offloaded(), pytest.raises(ValueError, match="inconsistent numbers of samples"):
+            accuracy_score(Y, Y[:3])
+
+
+def test_a_metric_starts_no_worker_and_is_scikit_learns_own_without_one_that_computes_it() -> None:
+    before = {name: function.function.__closure__[0].cell_contents for name, function in FUNCTIONS.items()}
+    with offload(slot_bytes=2**20) as session:
+        assert accuracy_score(Y, Y) == 1.0
+        assert sessions.peek(session.settings) is None
+        StandardScaler().fit(X)
+        assert accuracy_score(Y, Y) == 1.0
+        inside = {name: function.function.__closure__[0].cell_contents for name, function in FUNCTIONS.items()}
+
+    assert [call.estimator for call in session.report().calls] == ["StandardScaler"]
+    after = {name: function.function.__closure__[0].cell_contents for name, function in FUNCTIONS.items()}
+    assert all(before[name] is after[name] is not inside[name] for name in FUNCTIONS)
 
 
 def test_a_device_that_is_not_there_is_named() -> None:

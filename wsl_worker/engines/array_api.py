@@ -19,6 +19,7 @@ import sklearn
 from sklearn_wsl_gpu import support
 from sklearn_wsl_gpu.errors import ConfigurationError, Reason, Unsupported
 from sklearn_wsl_gpu.estimators import METHODS, Row
+from sklearn_wsl_gpu.estimators.functions import FUNCTIONS
 from sklearn_wsl_gpu.state import objects
 from sklearn_wsl_gpu.support import Request
 from sklearn_wsl_gpu.support.array_api import DTYPES, TABLE
@@ -121,6 +122,23 @@ class ArrayApiEngine(Engine):
             value = getattr(model.estimator, method)(*given, **named)
         return model if value is model.estimator else value
 
+    @property
+    def functions(self) -> frozenset[str]:
+        return frozenset(name for name, function in FUNCTIONS.items() if function.function is not None)
+
+    def call_function(self, name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        function = FUNCTIONS[name]
+        words = function.objection(arguments, keywords)
+        if words is not None:
+            raise Unsupported(f"{name} by array_api: {words}.", "unsupported-by-engine")
+        if function.doubles:
+            arguments = [_as_double(value) for value in arguments]
+            keywords = {key: _as_double(value) for key, value in keywords.items()}
+        given = [self._argument(value) for value in arguments]
+        named = {key: self._argument(value) for key, value in keywords.items()}
+        with sklearn.config_context(array_api_dispatch=True):
+            return self.get(function.function(*given, **named))
+
     def methods(self, row: Row) -> frozenset[str]:
         return frozenset(row.method_names) - set(TABLE[row.name].without.split())
 
@@ -165,6 +183,10 @@ class ArrayApiEngine(Engine):
         return array[()] if array.ndim == 0 else array
 
 
+def _as_double(value: Any) -> Any:
+    return value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype == np.float32 else value
+
+
 def _as_numpy(value: Any) -> Array:
     from sklearn.utils._array_api import move_to
 
@@ -187,4 +209,5 @@ def _open(device: str) -> tuple[Any, Any]:
         cupy.cuda.Device(_number(device)).use()
         return importlib.import_module(f"{compat.__name__}.cupy"), cupy.cuda.Device(_number(device))
     torch = importlib.import_module(f"{compat.__name__}.torch")
+    torch.set_default_dtype(torch.float64)  # as numpy has it: scores of integers are else of single precision
     return torch, torch.device("cpu" if device == "cpu" else f"cuda:{_number(device)}")

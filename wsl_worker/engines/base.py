@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sklearn_wsl_gpu.errors import EngineError, Reason
+from sklearn_wsl_gpu.errors import EngineError, Reason, Unsupported
 from sklearn_wsl_gpu.estimators import Row
 from sklearn_wsl_gpu.support import Request
 
@@ -84,6 +84,15 @@ class Engine(ABC):
     @abstractmethod
     def state(self, model: Any) -> Mapping[str, Any]:
         """Return all attributes of a model as scikit-learn's estimator would have them, in numpy."""
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """Names of the functions that this engine may take, see `sklearn_wsl_gpu.estimators.functions`."""
+        return frozenset()
+
+    def call_function(self, name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+        """Call one of its functions. Returns what scikit-learn's returns."""
+        raise Unsupported(f"The engine {self.name} has no function {name}.", "unsupported-by-engine")
 
     def methods(self, row: Row) -> frozenset[str]:
         """Return the methods of a row that it computes under some condition."""

@@ -1,0 +1,77 @@
+"""One call of a function that is wrapped: to the worker if it has an engine for it, else it is scikit-learn's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sklearn_wsl_gpu import _compat, inputs, sessions
+from sklearn_wsl_gpu.adopt import adopt_value
+from sklearn_wsl_gpu.config import Frame, suspended
+from sklearn_wsl_gpu.errors import OffloadError
+from sklearn_wsl_gpu.estimators.functions import Function
+from sklearn_wsl_gpu.gather import Gathered, packed
+from sklearn_wsl_gpu.pool import placing
+from sklearn_wsl_gpu.protocol.messages import CallBody
+from sklearn_wsl_gpu.recording import record_remote
+from sklearn_wsl_gpu.session import Session
+from sklearn_wsl_gpu.state import Encoder
+from sklearn_wsl_gpu.support.array_api import DTYPES
+
+_PLAIN = (type(None), bool, int, float, str)
+
+
+def call(frame: Frame, function: Function, raw: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Do a call of a function.
+
+    A worker is not started for one: it is where the estimators are. What a worker does not do, or fails at, is done
+    here without a word, for it is no estimator whose place is asked for.
+    """
+    session, engine = sessions.peek(frame.settings), None
+    if session is not None and frame.settings.include is None and _is_carried(frame, function, args, kwargs):
+        engine = next((name for name, known in session.engines.items() if function.name in known), None)
+    if session is not None and engine is not None:
+        try:
+            return _offload(frame, session, engine, function, args, kwargs)
+        except OffloadError:
+            pass
+    with suspended():
+        return raw(*args, **kwargs)
+
+
+def _is_carried(frame: Frame, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    values = [*args, *kwargs.values()]
+    arrays = [value for value in values if type(value) is np.ndarray]
+    return (
+        bool(arrays)
+        and all(array.dtype.name in DTYPES for array in arrays)
+        and all(type(value) is np.ndarray or isinstance(value, _PLAIN) for value in values)
+        and (inputs.count_elements(arrays[0]) or 0) >= frame.settings.min_elements
+        and function.objection(args, kwargs) is None
+        and ["array_api_dispatch", True] not in _compat.changed_settings()
+    )
+
+
+def _offload(
+    frame: Frame, session: Session, engine: str, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
+    begin = time.perf_counter()
+    deadline = None if frame.settings.timeout is None else time.monotonic() + frame.settings.timeout
+    encoder = Encoder()
+    arguments = [encoder.encode(inputs.convert(value)) for value in args]
+    keywords = [[name, encoder.encode(inputs.convert(value))] for name, value in kwargs.items()]
+    refs, nbytes = placing.plan(encoder.arrays)
+    body = CallBody(
+        "", function.name, engine, 0, 0, None, arguments, keywords, [list(ref) for ref in refs], [],
+        _compat.changed_settings(), None, -1,
+    )  # fmt: skip
+    gathered = Gathered(("", function.name), packed(body), encoder.arrays, refs, nbytes, [], frozenset(), None)
+    reply = session.request(session.next_number(), gathered, deadline, None)
+    answered = time.perf_counter()
+    value = adopt_value(gathered, reply)
+    group, _, name = function.name.rpartition(".")
+    record_remote(frame, (group, name, engine), gathered, reply, (begin, answered))
+    return value
