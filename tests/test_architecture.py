@@ -84,7 +84,8 @@ WORKER = {
     "sessions": ".arrays .pool .protocol",
     "supervisor": "link",
     "scheduler": "link sessions supervisor .errors .protocol",
-    "front": "scheduler sessions .carriers .errors .protocol",
+    "fleet": "scheduler sessions",
+    "front": "fleet scheduler sessions .carriers .errors .protocol",
     "resident": "engines",
     "binding": "engines resident .errors .estimators .state .support",
     "fits": "binding progress resident .errors .estimators .state .support",
@@ -92,7 +93,7 @@ WORKER = {
     ".support",
     "executor": "calls engines link models surroundings .arrays .errors .estimators .pool .protocol",
     "testing": "engines .errors .estimators .state .support",
-    "__main__": "front scheduler supervisor .errors .keys .pool",
+    "__main__": "fleet front scheduler supervisor .errors .keys .pool",
 }
 
 #: Library → modules that may import it.
@@ -144,7 +145,7 @@ CLIENT_SHELLS = {
 #: What must never import scikit-learn, because it has to start at once.
 WITHOUT_SKLEARN = {
     "sklearn_wsl_gpu.protocol", "sklearn_wsl_gpu.pool", "sklearn_wsl_gpu.arrays", "sklearn_wsl_gpu.errors",
-    "sklearn_wsl_gpu.carriers", "wsl_worker.front", "wsl_worker.scheduler", "wsl_worker.sessions",
+    "sklearn_wsl_gpu.carriers", "wsl_worker.fleet", "wsl_worker.front", "wsl_worker.scheduler", "wsl_worker.sessions",
     "wsl_worker.supervisor", "wsl_worker.link", "wsl_worker.__main__",
 }  # fmt: skip
 HEAVY = {"sklearn", "scipy", "joblib"}

@@ -14,6 +14,7 @@ import zmq
 from sklearn_wsl_gpu.errors import OffloadError
 from sklearn_wsl_gpu.keys import create_keys, has_worker_keys, read_worker_keys
 from sklearn_wsl_gpu.pool.memory import total_memory
+from wsl_worker.fleet import Fleet
 from wsl_worker.front import Front
 from wsl_worker.scheduler import Scheduler
 from wsl_worker.supervisor import Supervisor
@@ -23,7 +24,12 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m wsl_worker", description=__doc__)
     parser.add_argument("--listen", default="tcp://127.0.0.1:*", help="endpoint to bind, on a loopback address")
     parser.add_argument("--engine", default="auto", help="engine to compute with (default: auto)")
-    parser.add_argument("--device", default="auto", help="what it computes on: auto, cpu, or cuda:N (default: auto)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="what it computes on: auto (every GPU, as sessions come), cpu, or cuda:N; several, separated by commas, "
+        "have an executor each (default: auto)",
+    )
     parser.add_argument("--keys", help="directory with the keys; new ones are made if it has none")
     parser.add_argument("--model-bytes", type=int, default=2**30, help="memory for kept models (default: 1 GiB)")
     parser.add_argument(
@@ -58,9 +64,11 @@ def main() -> int:
     except OffloadError as error:
         print(error, file=sys.stderr)
         return 2
-    scheduler = Scheduler(Supervisor(options.engine, options.device, options.model_bytes))
+    fleet = Fleet(
+        lambda device: Scheduler(Supervisor(options.engine, device, options.model_bytes)), options.device.split(",")
+    )
     try:
-        front = Front(options.listen, secret, clients, scheduler, total_memory() or 2**62)
+        front = Front(options.listen, secret, clients, fleet, total_memory() or 2**62)
     except zmq.ZMQError as error:
         print(f"Cannot listen on {options.listen}: {error}.", file=sys.stderr)
         return 2
@@ -70,7 +78,7 @@ def main() -> int:
     try:
         if options.embedded:
             watched = _watch_parent(front, parent)
-        scheduler.start()
+        fleet.start()
         ready = {"endpoint": front.endpoint, "pid": os.getpid()}
         print(json.dumps(ready), flush=True)
         front.serve()

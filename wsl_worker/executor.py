@@ -48,9 +48,12 @@ class Executor:
         To the front.
     model_bytes : int
         Memory for kept models.
+    others : sequence of str
+        Devices that executors beside this one could use.
     """
 
-    def __init__(self, engines: Sequence[Engine], link: Link, model_bytes: int) -> None:
+    def __init__(self, engines: Sequence[Engine], link: Link, model_bytes: int, others: Sequence[str] = ()) -> None:
+        self._others = list(others)
         self._engines = {engine.name: engine for engine in engines}
         self._link = link
         self._models = Models(model_bytes)
@@ -66,7 +69,7 @@ class Executor:
         packages = {name.partition(".")[0] for name in third_party.installed()} | {"pandas"}
         versions = [[package, third_party.installed_version(package)] for package in sorted(packages)]
         engines = [[name, sorted(engine.estimators | engine.functions)] for name, engine in self._engines.items()]
-        self._link.send(["ready", engines, versions])
+        self._link.send(["ready", engines, versions, self._others])
         while True:
             try:
                 message = self._link.receive()
@@ -243,7 +246,8 @@ def main() -> None:
     except Exception as error:
         link.send(["broken", f"{type(error).__name__}: {error}"])
         raise
-    Executor(made, link, model_bytes).serve()
+    others = made[0].devices()[1:] if device == "auto" else []
+    Executor(made, link, model_bytes, others).serve()
 
 
 if __name__ == "__main__":

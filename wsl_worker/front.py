@@ -21,6 +21,7 @@ from sklearn_wsl_gpu.errors import OffloadError, ProtocolError
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol.codec import MAX_MESSAGE_BYTES
 from sklearn_wsl_gpu.protocol.version import PROTOCOL, agree
+from wsl_worker.fleet import Fleet
 from wsl_worker.scheduler import Scheduler
 from wsl_worker.sessions import MAX_SESSIONS, Envelope, Session, Sessions
 
@@ -62,14 +63,15 @@ class Front:
         CURVE secret key of the worker, in Z85.
     clients : list of str
         CURVE public keys of the clients that may connect, in Z85.
-    scheduler : Scheduler
+    fleet : Fleet
         Decides about requests.
     pool_bytes : int
         Largest pool that a client may bring, in bytes.
     """
 
-    def __init__(self, listen: str, secret: str, clients: list[str], scheduler: Scheduler, pool_bytes: int) -> None:
-        self._scheduler = scheduler
+    def __init__(self, listen: str, secret: str, clients: list[str], fleet: Fleet, pool_bytes: int) -> None:
+        self._fleet = fleet
+        self._starts: dict[Scheduler, int] = {}
         self._pool_bytes = pool_bytes
         self._sessions = Sessions()
         self._versions = versions()
@@ -95,7 +97,6 @@ class Front:
         self._socket.bind(listen)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
-        scheduler.answer = self._answer
 
     @property
     def endpoint(self) -> str:
@@ -118,9 +119,10 @@ class Front:
 
     def serve(self) -> None:
         """Answer until `stop` is called."""
-        starts_seen = 0
         while not self._stopping:
-            starts_seen = self._follow_executor(starts_seen)
+            for scheduler in self._fleet:
+                scheduler.answer = self._answer
+                self._follow_executor(scheduler)
             events = dict(self._poller.poll(_TICK_MS))
             for descriptor in [item for item in events if isinstance(item, int)]:
                 if descriptor in self._watched:
@@ -128,16 +130,20 @@ class Front:
             if self._socket in events:
                 self._receive_all()
             now = time.monotonic()
-            self._scheduler.tick(now)
-            for job in self._scheduler.impatient(now - _PATIENCE_SECONDS):
-                phase = "running" if job.state == "RUNNING" else "queued" if self._scheduler.ready else "starting"
-                self._answer(job.envelope, m.Running(job.request, phase), b"")
-                job.envelope = None
+            for scheduler in self._fleet:
+                scheduler.tick(now)
+                self._appease(scheduler, now)
             self._greet_again(now)
 
+    def _appease(self, scheduler: Scheduler, now: float) -> None:
+        for job in scheduler.impatient(now - _PATIENCE_SECONDS):
+            phase = "running" if job.state == "RUNNING" else "queued" if scheduler.ready else "starting"
+            self._answer(job.envelope, m.Running(job.request, phase), b"")
+            job.envelope = None
+
     def close(self) -> None:
-        """End the executor, close the sessions and the sockets."""
-        self._scheduler.stop()
+        """End the executors, close the sessions and the sockets."""
+        self._fleet.stop()
         # What was said last, such as a farewell, may still leave.
         self._socket.close(linger=200)
         for session in self._sessions:
@@ -145,28 +151,28 @@ class Front:
         self._authenticator.stop()
         self._context.destroy(linger=0)
 
-    def _follow_executor(self, seen: int) -> int:
+    def _follow_executor(self, scheduler: Scheduler) -> None:
         # Counted by starts: a new executor's descriptors may have the numbers of the old one's.
-        supervisor = self._scheduler.supervisor
+        supervisor = scheduler.supervisor
         link = supervisor.link
         if link is not None:
             number = link.fileno()
-            if supervisor.starts != seen:
-                self.watch(supervisor.pidfd, lambda: self._executor_died(number))
-                self.watch(number, lambda: self._executor_speaks(number))
+            if supervisor.starts != self._starts.get(scheduler, 0):
+                self.watch(supervisor.pidfd, lambda: self._executor_died(scheduler, number))
+                self.watch(number, lambda: self._executor_speaks(scheduler, number))
             self._poller.register(number, zmq.POLLIN | (zmq.POLLOUT if link.wants_to_write else 0))
-        return supervisor.starts
+        self._starts[scheduler] = supervisor.starts
 
-    def _executor_speaks(self, number: int) -> None:
-        if not self._scheduler.read():
-            self._executor_died(number)
+    def _executor_speaks(self, scheduler: Scheduler, number: int) -> None:
+        if not scheduler.read():
+            self._executor_died(scheduler, number)
 
-    def _executor_died(self, number: int) -> None:
+    def _executor_died(self, scheduler: Scheduler, number: int) -> None:
         # What it said before it died still counts.
-        self._scheduler.read()
+        scheduler.read()
         self.unwatch(number)
-        self.unwatch(self._scheduler.supervisor.pidfd)
-        self._scheduler.executor_died()
+        self.unwatch(scheduler.supervisor.pidfd)
+        scheduler.executor_died()
 
     def _receive_all(self) -> None:
         while True:
@@ -205,13 +211,13 @@ class Front:
         if session is None:
             raise ProtocolError("The worker has no such session.", "unknown-session")
         if isinstance(message, m.Call):
-            self._scheduler.call(session, message, body, envelope)
+            self._fleet.of(session).call(session, message, body, envelope)
         elif isinstance(message, m.Wait):
-            self._scheduler.wait(session, message, envelope)
+            self._fleet.of(session).wait(session, message, envelope)
         elif isinstance(message, m.Grant):
-            self._scheduler.grant(session, message, envelope)
+            self._fleet.of(session).grant(session, message, envelope)
         elif isinstance(message, m.Cancel):
-            self._scheduler.cancel(session, message, envelope)
+            self._fleet.of(session).cancel(session, message, envelope)
         elif isinstance(message, m.Bye):
             self._end_session(session)
             self._answer(envelope, m.Farewell(), b"")
@@ -220,9 +226,10 @@ class Front:
 
     def _greet(self, envelope: Envelope, user: str, hello: m.Hello) -> None:
         agree(PROTOCOL, self._versions, hello.protocol, dict((name, text) for name, text in hello.versions), "client")
-        if not self._scheduler.ready:
-            if self._scheduler.broken:
-                raise OffloadError(f"The worker's engine does not start: {self._scheduler.broken}", "engine-broken")
+        scheduler = self._fleet.place()
+        if not scheduler.ready:
+            if scheduler.broken:
+                raise OffloadError(f"The worker's engine does not start: {scheduler.broken}", "engine-broken")
             # Until the executor is there, the engine is not known.
             self._greetings.append((envelope, user, hello, time.monotonic()))
             return
@@ -233,10 +240,10 @@ class Front:
         session = self._sessions.open(user, hello.pid, descriptor, process, time.monotonic())
         if process >= 0:
             self.watch(process, lambda: self._end_session(session))
-        self._scheduler.attach(session)
-        versions = [*map(list, self._versions.items()), *self._scheduler.packages]
+        self._fleet.attach(session, scheduler)
+        versions = [*map(list, self._versions.items()), *scheduler.packages]
         welcome = m.Welcome(
-            PROTOCOL, versions, session.token, self._scheduler.engines, proof, os.getpid(), self._boot,
+            PROTOCOL, versions, session.token, scheduler.engines, proof, os.getpid(), self._boot,
         )  # fmt: skip
         self._answer(envelope, welcome, b"")
 
@@ -250,7 +257,8 @@ class Front:
     def _greet_again(self, now: float) -> None:
         waiting, self._greetings = self._greetings, []
         for envelope, user, hello, since in waiting:
-            if self._scheduler.ready or self._scheduler.broken:
+            scheduler = self._fleet.place()
+            if scheduler.ready or scheduler.broken:
                 self._guarded(envelope, lambda: self._greet(envelope, user, hello))  # noqa: B023
             elif now - since > _PATIENCE_SECONDS:
                 self._answer(envelope, m.Running(-1, "starting"), b"")
@@ -266,7 +274,7 @@ class Front:
     def _end_session(self, session: Session) -> None:
         if session.process >= 0:
             self.unwatch(session.process)
-        self._scheduler.detach(session)
+        self._fleet.detach(session)
         self._sessions.remove(session)
 
     def _answer(self, envelope: Envelope | None, message: m.Message, body: bytes) -> None:
@@ -281,8 +289,8 @@ class Front:
         return [
             ["sessions", len(self._sessions)],
             ["pools", [session.describe() for session in self._sessions]],
-            ["engines", [name for name, _ in self._scheduler.engines]],
+            ["engines", [name for name, _ in self._fleet.first.engines]],
             ["pid", os.getpid()],
-            ["broken", self._scheduler.broken],
-            *self._scheduler.counters(),
+            ["broken", self._fleet.first.broken],
+            *self._fleet.counters(),
         ]

@@ -44,6 +44,8 @@ class Scheduler:
         #: Name and estimators of each engine, by preference.
         self.engines: list[list[Any]] = []
         self.packages: list[list[str]] = []
+        #: Other devices of this machine that its engines could compute on.
+        self.others: list[str] = []
         self._numbers = itertools.count(1)
         self._queue: deque[Job] = deque()
         self._jobs: dict[int, Job] = {}
@@ -202,7 +204,7 @@ class Scheduler:
     def _heard(self, head: list[Any], body: bytes) -> None:
         kind, *fields = head
         if kind == "ready":
-            self.engines, self.packages = fields
+            self.engines, self.packages, self.others = fields
             self.ready = True
             for session in self._sessions.values():
                 self._send(["attach", session.number], descriptor=os.dup(session.descriptor))

@@ -66,6 +66,10 @@ class ArrayApiEngine(Engine):
             raise ConfigurationError(f"The engine array_api cannot run: {words}")
         self._namespace, self._device = _open(device)
 
+    @classmethod
+    def devices(cls) -> list[str]:
+        return [f"cuda:{number}" for number in range(count_gpus())]
+
     @property
     def arrays(self) -> str:
         return str(self._namespace.__name__.rpartition(".")[2])

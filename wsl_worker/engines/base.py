@@ -46,6 +46,11 @@ class Engine(ABC):
             ``"auto"``, ``"cpu"``, or ``"cuda:N"``.
         """
 
+    @classmethod
+    def devices(cls) -> list[str]:
+        """Return the names of this machine's devices that it could compute on, that of ``"auto"`` first."""
+        return ["cpu"]
+
     @property
     def arrays(self) -> str:
         """Kind of array that it computes with on a device, such as ``"cupy"``; empty if that is numpy's.

@@ -72,6 +72,10 @@ class CumlEngine(Engine):
         memory.use_device(_number(device))
         import_module("cuml")  # it takes seconds, which the first call need not wait for
 
+    @classmethod
+    def devices(cls) -> list[str]:
+        return [f"cuda:{number}" for number in range(count_gpus())]
+
     @property
     def arrays(self) -> str:
         return "cupy"
