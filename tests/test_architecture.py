@@ -107,7 +107,7 @@ LIBRARIES = {
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.state.splits sklearn_wsl_gpu.state.tables sklearn_wsl_gpu.testing
         wsl_worker.calls wsl_worker.executor wsl_worker.testing
-        wsl_worker.binding wsl_worker.resident wsl_worker.engines.base
+        wsl_worker.binding wsl_worker.resident wsl_worker.engines.base wsl_worker.engines.staging
         wsl_worker.engines.array_api wsl_worker.engines.cuml wsl_worker.engines.cuml.fills
         wsl_worker.engines.cuml.forests wsl_worker.engines.cuml.kinds wsl_worker.engines.cuml.parts
         wsl_worker.engines.cuml.svc wsl_worker.engines.cuml.target

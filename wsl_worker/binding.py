@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -34,6 +34,16 @@ class _Abandoned(BaseException):
         self.error = error
 
 
+class Inputs(Protocol):
+    """Data that are on a device already."""
+
+    def get(self, engine: Engine, X: Any) -> Any:
+        """Return data as they are on the device of an engine, or None."""
+
+    def keep(self, engine: Engine, X: Any, resident: Resident) -> None:
+        """Keep them for another call."""
+
+
 class Binding:
     """The engines that compute the parts of an estimator, with the questions of an engine for the whole.
 
@@ -41,10 +51,13 @@ class Binding:
     ----------
     engines : sequence of Engine
         By preference: each part is computed by the first that takes it.
+    inputs : Inputs or None
+        Keeps data on the device from one call to the next.
     """
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
+    def __init__(self, engines: Sequence[Engine], inputs: Inputs | None = None) -> None:
         self._engines = engines
+        self._inputs = inputs
         self._classes: dict[type[Any], type[Any]] = {}
         self._models: WeakKeyDictionary[Any, tuple[Engine, Any]] = WeakKeyDictionary()
 
@@ -80,7 +93,15 @@ class Binding:
     def along(self, X: Any) -> Any:
         """Return data on the device of the engines, if they can be there."""
         engine = next((one for one in self._engines if one.arrays), None)
-        return X if engine is None else take_along(engine, X)
+        if engine is None:
+            return X
+        known = None if self._inputs is None else self._inputs.get(engine, X)
+        if known is not None:
+            return known
+        found = take_along(engine, X)
+        if self._inputs is not None and found is not X:
+            self._inputs.keep(engine, X, found)
+        return found
 
     def bind(self, value: Any) -> Any:
         """Have all estimators in a value, however deep, be computed by the engines from now on; return the value."""

@@ -65,6 +65,24 @@ class _Copies(Sequence[Array]):
         return self.made[index]
 
 
+class _Inputs:
+    """The arrays of a call as they are kept on a device: those of a span that is held come again in later calls."""
+
+    def __init__(self, models: Models, session: int, views: Sequence[Array], places: Sequence[int]) -> None:
+        self._models = models
+        self._session = session
+        self._places = {id(view): place for view, place in zip(views, places, strict=True)}
+
+    def get(self, engine: Engine, X: Any) -> Any:
+        place = self._places.get(id(X))
+        return None if place is None else self._models.get((self._session, f"inputs of {engine.name}", place))
+
+    def keep(self, engine: Engine, X: Any, resident: Any) -> None:
+        place = self._places.get(id(X))
+        if place is not None:
+            self._models.keep((self._session, f"inputs of {engine.name}", place), resident, X.nbytes)
+
+
 class Calls:
     """Does calls with the engines.
 
@@ -82,7 +100,14 @@ class Calls:
         self._models = models
         self._output = output
 
-    def run(self, session: int, call: CallBody, views: Sequence[Array], tell: Callable[[list[Any]], None]) -> Finished:
+    def run(
+        self,
+        session: int,
+        call: CallBody,
+        views: Sequence[Array],
+        places: Sequence[int],
+        tell: Callable[[list[Any]], None],
+    ) -> Finished:
         """Do a call.
 
         Parameters
@@ -92,6 +117,8 @@ class Calls:
         call : CallBody
         views : sequence of ndarray
             The arrays that the call's nodes count into; they lie where the client may write when it is done.
+        places : sequence of int
+            Where each of them lies; never the same number for anything else.
         tell : callable
             Takes each event of the progress, if the call is watched.
 
@@ -107,14 +134,15 @@ class Calls:
         if missing is not None:
             raise Unsupported(f"This worker has no engine {missing}.", "unsupported-by-engine")
         engines = [self._engines[name] for name in names]
+        inputs = _Inputs(self._models, session, views, places)
         if not call.estimator and call.method in engines[0].functions:
             return self._run_function(engines[0], call, views)
         if not call.estimator:
-            return self._run_fits(engines, call, views, tell)
+            return self._run_fits(engines, call, views, inputs, tell)
         row = find(call.estimator)
         if row is None or call.method not in row.method_names:
             raise Unsupported(f"{call.estimator}.{call.method} is not in this worker's table.", "not-in-table")
-        computes = Binding(engines) if isinstance(row, Graph) and _needs_binding(engines) else engines[0]
+        computes = Binding(engines, inputs) if isinstance(row, Graph) and _needs_binding(engines) else engines[0]
         return self._run_method(session, row, computes, call, views, tell)
 
     def _run_function(self, engine: Engine, call: CallBody, views: Sequence[Array]) -> Finished:
@@ -128,13 +156,18 @@ class Calls:
         return self._finish(encoder, encoder.encode(value), None, around, generators, kept=False)
 
     def _run_fits(
-        self, engines: Sequence[Engine], call: CallBody, views: Sequence[Array], tell: Callable[[list[Any]], None]
+        self,
+        engines: Sequence[Engine],
+        call: CallBody,
+        views: Sequence[Array],
+        inputs: _Inputs,
+        tell: Callable[[list[Any]], None],
     ) -> Finished:
         decoder = Decoder(views)
         arguments = [decoder.decode(node) for node in call.arguments]
         common = {str(name): decoder.decode(node) for name, node in call.keywords}
         fits = Fits(call.method, arguments, common)
-        binding = Binding(engines)
+        binding = Binding(engines, inputs)
         for request in fits.requests(facts_of_data(fits.X, fits.y)):
             reason = binding.support(request)
             if reason is not None:

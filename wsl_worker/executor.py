@@ -129,8 +129,12 @@ class Executor:
             call = decode_call(raw)
             try:
                 spans = [(None if inputs is None else check_span_ref(inputs), call.refs), *call.lent]
-                views = [view for span, refs in spans for view in self._views(session, span, refs)]
-                finished = self._calls.run(session, call, views, lambda event: self._tell(job, event))
+                views, places = [], []
+                for span, refs in spans:
+                    for view, offset in self._views(session, span, refs):
+                        views.append(view)
+                        places.append((0 if span is None else span.generation) << 64 | offset)
+                finished = self._calls.run(session, call, views, places, lambda event: self._tell(job, event))
             except ModelMissing:
                 self._link.send(["need_model", job])
                 return
@@ -175,7 +179,7 @@ class Executor:
             raise StaleReference("A span lies outside its segment.")
         return segment
 
-    def _views(self, session: int, span: SpanRef | None, raw_refs: Sequence[Any]) -> list[Array]:
+    def _views(self, session: int, span: SpanRef | None, raw_refs: Sequence[Any]) -> list[tuple[Array, int]]:
         if span is None:
             if raw_refs:
                 raise RemoteProtocolError("Array references came without a span.")
@@ -189,7 +193,7 @@ class Executor:
             ref, _ = check_array_ref(raw, SPAN_HEADER_BYTES + payload)
             view = placing.view(window.data, 0, ref)
             view.flags.writeable = ref.writeable
-            views.append(view)
+            views.append((view, ref.offset))
         return views
 
     def _deliver(self, session: int, job: int, finished: Finished, granted: SpanRef | None) -> None:

@@ -264,3 +264,25 @@ def test_methods_of_bound_estimators_are_those_of_the_table_and_look_like_scikit
     assert repr(model) == "Ridge()"
     assert type(clone(model)) is type(model)
     assert {name for name in METHODS if name in vars(type(model))} == {"fit", "predict", "score"}
+
+
+class _Kept:
+    """Keeps data on the device under the object that they came as."""
+
+    def __init__(self) -> None:
+        self.found: dict[int, Any] = {}
+
+    def get(self, engine: Any, data: Any) -> Any:
+        return self.found.get(id(data))
+
+    def keep(self, engine: Any, data: Any, resident: Any) -> None:
+        self.found[id(data)] = resident
+
+
+def test_data_that_are_on_the_device_already_do_not_go_there_again() -> None:
+    engine, kept = _Engine(), _Kept()
+    for _ in range(2):
+        model = _load(binding := Binding([engine], kept), GRAPHS_HERE["pipeline"]())
+        binding.call(model, "fit", [X, CLASSES], {})
+
+    assert engine.moves == {"put": 1}

@@ -27,6 +27,7 @@ from sklearn_wsl_gpu.support.entry import TEXT
 from wsl_worker.engines import scores
 from wsl_worker.engines.base import Engine
 from wsl_worker.engines.devices import count_gpus
+from wsl_worker.engines.staging import ToCupy
 
 Array = Any
 
@@ -57,6 +58,8 @@ class ArrayApiEngine(Engine):
     """
 
     name = "array_api"
+    #: How arrays get to the device, if not by the namespace.
+    _send: ToCupy | None = None
     #: scipy reads it when it is imported.
     environment: ClassVar[Mapping[str, str]] = {"SCIPY_ARRAY_API": "1"}
 
@@ -65,6 +68,8 @@ class ArrayApiEngine(Engine):
         if words is not None:
             raise ConfigurationError(f"The engine array_api cannot run: {words}")
         self._namespace, self._device = _open(device)
+        if self.arrays == "cupy":
+            self._send = ToCupy(importlib.import_module("cupy"))
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -174,6 +179,8 @@ class ArrayApiEngine(Engine):
     def _to_device(self, value: Any) -> Any:
         if not isinstance(value, (np.ndarray, np.generic)) or value.dtype.name not in DTYPES:
             return value
+        if self._send is not None and value.dtype.isnative:
+            return self._send(value)
         # A private copy: the memory that it came in is used again while the device still may read it.
         private = np.array(value, dtype=value.dtype.newbyteorder("="), order="K")
         return self._namespace.asarray(private, device=self._device)

@@ -24,6 +24,7 @@ from sklearn_wsl_gpu.support.cuml import RELEASE, TABLE
 from wsl_worker.engines import scores
 from wsl_worker.engines.base import DeviceLost, Engine
 from wsl_worker.engines.devices import count_gpus
+from wsl_worker.engines.staging import LEAST_BYTES
 
 #: Distributions that hold cuML: the wheels for a version of CUDA, and conda's.
 _DISTRIBUTIONS = ("cuml-cu13", "cuml-cu12", "cuml")
@@ -138,6 +139,8 @@ class CumlEngine(Engine):
         given = {name: _as_array(value) for name, value in bound(row, method, arguments, keywords).items()}
         if not model.kind.takes_native:
             given = {name: self.get(value) for name, value in given.items()}
+        elif _is_large(given.get("X")):
+            given["X"] = self.put(given["X"])
         words = TABLE[row.name].objection_to_call(method, given)
         if words is not None:
             raise Unsupported(f"{row.name} by cuml: {words}.", "unsupported-by-engine")
@@ -149,6 +152,11 @@ class CumlEngine(Engine):
 
     def state(self, model: Any) -> Mapping[str, Any]:
         return {**model.kind.fitted, **model.before}
+
+
+def _is_large(X: Any) -> bool:
+    is_matrix = type(X) is np.ndarray and X.ndim == 2 and X.dtype in (np.float32, np.float64)
+    return is_matrix and X.nbytes >= LEAST_BYTES
 
 
 def bound(row: Row, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
+
+from wsl_worker.engines.staging import ToCupy
 
 #: What libraries take beside the pool: their handles, and kernels that are loaded when first used.
 _RESERVE_BYTES = 512 * 2**20
@@ -45,8 +48,13 @@ def is_usable() -> bool:
     return True
 
 
-def to_device(value: Any) -> Any:
-    """Return an array of the device; a number array of numpy is copied there."""
+@cache
+def _sender() -> ToCupy:
     import cupy
 
-    return cupy.asarray(value)
+    return ToCupy(cupy)
+
+
+def to_device(value: Any) -> Any:
+    """Return an array of the device; a number array of numpy is copied there."""
+    return _sender()(value)
