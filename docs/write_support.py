@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from sklearn_wsl_gpu.estimators import ROWS, find, third_party
+from sklearn_wsl_gpu.estimators import GRAPHS, ROWS, find, third_party
+from sklearn_wsl_gpu.estimators.functions import FUNCTIONS
 from sklearn_wsl_gpu.support import TABLES, Entry
 
 PAGE = Path(__file__).with_name("support.md")
@@ -45,9 +46,20 @@ def _lines() -> Iterator[str]:
         yield "|---|---|---|---|---|"
         yield from (_row(name, table[name]) for name in sorted(table))
         yield ""
-    yield "## No GPU engine\n"
+    yield "## Metrics\n"
+    yield "By `array_api`, from arrays of numbers.\n"
+    limited = {
+        name: "; ".join(f"{key} {', '.join(map(repr, values))}" for key, values in function.only.items())
+        for name, function in FUNCTIONS.items()
+    }
+    yield ", ".join(f"{name} ({words})" if words else name for name, words in sorted(limited.items())) + ".\n"
+    yield "## Estimators made of others\n"
+    yield f"{', '.join(sorted(GRAPHS))}: as one call, if each of their parts is taken by an engine of the worker."
+    yield "So are the fits of searches and cross-validations.\n"
     covered = {name for table in TABLES.values() for name in table}
-    yield ", ".join(sorted((ROWS.keys() | third_party.names()) - covered)) + "."
+    left = sorted((ROWS.keys() | third_party.names()) - covered)
+    yield "## No GPU engine\n"
+    yield (", ".join(left) or "None: each estimator that may be offloaded is taken by one of the two") + "."
 
 
 if __name__ == "__main__":

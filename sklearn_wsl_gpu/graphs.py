@@ -41,6 +41,8 @@ def reason_to_split(settings: Settings, row: Row, estimator: Any, data: Any, *, 
     if _compat.is_output_configured():
         return Reason("output-configured", "transform_output is set; the parts hand on tables of that kind here.")
     parts = [*([(row, estimator)] if itself else []), *walk(row, vars(estimator))]
+    if any(getattr(part, "memory", None) is not None for part in [estimator, *(part for _, part in parts)]):
+        return Reason("cache", f"{row.name} keeps what it computes on this machine's disk.")
     if len({id(part) for _, part in parts}) < len(parts):
         return Reason("shared-part", f"{row.name} holds the same estimator twice.")
     names = {own.name for own, _ in parts if own is not None and not isinstance(own, Graph)}

@@ -8,20 +8,28 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
+from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import get_scorer
+from sklearn.metrics._scorer import _MultimetricScorer, _PassthroughScorer
 from sklearn.neighbors import KernelDensity, KNeighborsClassifier
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from sklearn_wsl_gpu.errors import RemoteProtocolError
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol import codec
-from sklearn_wsl_gpu.state import Decoder, Encoder, objects
+from sklearn_wsl_gpu.state import Decoder, Encoder, objects, tables
+from sklearn_wsl_gpu.state.splits import Rows
 
 ARRAYS = [np.zeros(3), np.zeros(5, bool), np.zeros((2, 2)), np.array([3], np.int64), np.zeros(6, np.uint8)]
 KEY = bytes(4 * 624)
@@ -154,6 +162,20 @@ def _values() -> list[Any]:
         KMeans(2, n_init=1, random_state=np.random.RandomState(0)).fit(X),
         *(scipy.sparse.coo_matrix(X).asformat(fmt) for fmt in ("csr", "csc", "coo", "bsr", "dia")),
         [np.ma.masked_array(X[:3], X[:3] > 0), ragged, {"a": [1, (2, 3.5, 1j)], 3: np.float32(2)}, {1, 2}],
+        make_pipeline(StandardScaler(), make_union(PCA(1), MinMaxScaler()), LogisticRegression()).fit(X, y),
+        make_column_transformer((StandardScaler(), [0]), ("passthrough", [1]), remainder=PCA(1)).fit(X),
+        [
+            Rows(np.arange(0, 20, 2), 20),
+            Rows(np.arange(1, 20, 2), 20, Rows(np.arange(0, 20, 2), 20)),
+            Rows(np.array([3, 1, 2]), 20),
+        ],
+        [
+            get_scorer("f1_macro"),
+            get_scorer("roc_auc"),
+            _MultimetricScorer(scorers={"a": get_scorer("r2")}),
+            _PassthroughScorer(None),
+        ],
+        [tables.of(pd.DataFrame(X, columns=list("abc"))), tables.of(pd.DataFrame({"n": y, "w": y.astype(str)}))],
         [np.random.RandomState(0), slice(1, 2), 2**80, np.float64, np.dtype("f4"), np.str_("abc"), np.bytes_(b"a")],
     ]
 
