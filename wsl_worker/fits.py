@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.model_selection._validation import _fit_and_predict, _fit_and_score
 
 from sklearn_wsl_gpu.errors import RemoteProtocolError, Unsupported
-from sklearn_wsl_gpu.estimators import METHODS, row_of, walk
+from sklearn_wsl_gpu.estimators import METHODS, Row, row_of, walk
 from sklearn_wsl_gpu.state import checks
 from sklearn_wsl_gpu.state.splits import Rows
 from sklearn_wsl_gpu.support import Request, request_of
@@ -72,15 +72,12 @@ class Fits:
 
     def requests(self, facts: Mapping[str, Any]) -> Iterator[Request]:
         """Yield what an engine is asked about each estimator with its parameters, after checking these."""
+        for estimator in self._estimators:
+            _check(estimator)
         for number, candidate in sorted({(one[0], one[1]) for one in self._fits}):
             estimator = clone(self._estimators[number])
             estimator.set_params(**clone(self._candidates[candidate] or {}, safe=False))
-            row = row_of(type(estimator))
-            for own, part in [(row, estimator), *(walk(row, vars(estimator)) if row is not None else ())]:
-                if own is None:
-                    raise Unsupported(f"{type(part).__qualname__} is not in this worker's table.", "unsupported-part")
-                checks.check_estimator(own.name, part)
-            assert row is not None
+            row = _check(estimator)
             yield request_of(row, "fit", vars(estimator), facts)
 
     def bind(self, binding: Binding) -> None:
@@ -107,3 +104,13 @@ class Fits:
             if told is not None:
                 told.score(place, score)
         return results
+
+
+def _check(estimator: Any) -> Row:
+    row = row_of(type(estimator))
+    for own, part in [(row, estimator), *(walk(row, vars(estimator)) if row is not None else ())]:
+        if own is None:
+            raise Unsupported(f"{type(part).__qualname__} is not in this worker's table.", "unsupported-part")
+        checks.check_estimator(own.name, part)
+    assert row is not None
+    return row
