@@ -131,7 +131,8 @@ def _status(options: argparse.Namespace) -> int:
     elif found is None:
         print(_NONE)
     else:
-        print(_worker(found), *map(_session, found["sessions"]), sep="\n")
+        executors = found["executors"] if len(found["executors"]) > 1 else []
+        print(_worker(found), *map(_executor, executors), *map(_session, found["sessions"]), sep="\n")
     return int(found is None)
 
 
@@ -148,6 +149,14 @@ def _worker(found: dict[str, Any]) -> str:
         f"engine {', '.join(found['engines']) or 'unknown'}, "
         f"{len(found['sessions'])} sessions, {found['running']} calls running, {found['queued']} queued, "
         f"{found['done']} done."
+    )
+
+
+def _executor(executor: dict[str, Any]) -> str:
+    state = "ready" if executor["ready"] else executor["broken"] or "starting"
+    return (
+        f"  on {executor['device']}, process {executor['pid']}: {state}, {executor['sessions']} sessions, "
+        f"{executor['done']} done"
     )
 
 

@@ -161,7 +161,7 @@ def _plan(fits: Sequence[Mapping[str, Any]]) -> _Plan:
     rows = _count_rows(first["X"])
     for fit in fits:
         same = all(fit[name] is first[name] for name in ("X", "y"))
-        if not same or any(fit.get(name) is not value and fit.get(name) != value for name, value in common.items()):
+        if not same or not all(_is_same(fit.get(name), value) for name, value in common.items()):
             raise Unsupported("The fits have not all the same data and settings.")
         mark = fingerprint(objects.carried_attributes(fit["estimator"]))
         if mark is None:
@@ -175,6 +175,10 @@ def _plan(fits: Sequence[Mapping[str, Any]]) -> _Plan:
         plan.fits.append((*numbers, own))
     plan.splits.extend(_split(train, test, rows) for train, test in splits)
     return plan
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return one is other or (type(one) is type(other) and isinstance(one, (bool, int, float, str)) and one == other)
 
 
 def _number(known: dict[Any, int], key: Any, found: list[Any], value: Any) -> int:

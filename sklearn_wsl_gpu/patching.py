@@ -192,10 +192,19 @@ def _carry_settings(raw: Callable[..., Any]) -> Callable[..., Any]:
         frame, results = active(), None
         if frame is not None:
             results, iterable = take(frame, iterable, draws=not uses_processes(self))
-        # Now, not later: the tasks are made in joblib's own threads.
-        return raw(self, carried(self, iterable)) if results is None else results
+        if results is None:
+            # Now, not later: the tasks are made in joblib's own threads.
+            return raw(self, carried(self, iterable))
+        if getattr(self, "verbose", 0) and not uses_processes(self):
+            # joblib tells of its tasks: of such as have nothing to do any more.
+            return raw(self, (parallel.delayed(_itself)(result) for result in results))
+        return results
 
     return call
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 def _lend_data(raw: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,6 +21,7 @@ from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
 
 _READY_SECONDS = 120.0
 _STOP_SECONDS = 10.0
+_EXECUTOR_FIELDS = ("device", "pid", "ready", "broken", "done", "sessions")
 _SESSION_FIELDS = ("number", "pid", "silent_seconds", "calls", "slots")
 
 
@@ -98,8 +99,8 @@ def status(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
     Returns
     -------
     state : dict or None
-        ``endpoint``, ``pid``, ``engines``, ``ready``, ``queued``, ``running``, ``done``, and ``sessions``: a list
-        of dicts of ``number``, ``pid`` (of the client), ``silent_seconds``, ``calls`` and ``slots``, the map of
+        ``endpoint``, ``pid``, ``engines``, ``ready``, ``queued``, ``running``, ``done``; ``executors``: a list
+        of dicts of ``device``, ``pid``, ``ready``, ``broken``, ``done`` and ``sessions``; and ``sessions``: one of ``number``, ``pid`` (of the client), ``silent_seconds``, ``calls`` and ``slots``, the map of
         its pool (see `sklearn_wsl_gpu.pool.ledger.Slot`).
     """
     directory = Path(keys or HOME)
@@ -144,7 +145,8 @@ def look(endpoint: str, directory: Path) -> dict[str, Any]:
     sessions = [dict(zip(_SESSION_FIELDS, fields, strict=True)) for fields in found.pop("pools")]
     for session in sessions:
         session["slots"] = [dict(zip(Slot.__match_args__, slot, strict=True)) for slot in session["slots"]]
-    return {"endpoint": endpoint, **found, "sessions": sessions}
+    executors = [dict(zip(_EXECUTOR_FIELDS, fields, strict=True)) for fields in found.pop("executors")]
+    return {"endpoint": endpoint, **found, "executors": executors, "sessions": sessions}
 
 
 def _ask(endpoint: str, directory: Path, message: m.Message) -> m.Message:

@@ -41,6 +41,7 @@ def test_a_worker_is_started_used_shown_and_stopped(keys: str, capsys: pytest.Ca
     worker = _json(capsys, "status", "--keys", keys)["workers"][0]
     assert f"SKLEARN_WSL_GPU_ENDPOINT={worker['endpoint']}" in said
     assert (worker["ready"], worker["engines"], worker["sessions"]) == (True, ["cpu"], [])
+    assert [(executor["device"], executor["sessions"]) for executor in worker["executors"]] == [("auto", 0)]
 
     with offload(endpoint=worker["endpoint"], keys=keys, slots=(1, 2, 1), slot_bytes=2**22, fallback="raise"):
         kept = StandardScaler().fit_transform(np.ones((50_000, 4)))
@@ -117,3 +118,20 @@ def test_the_map_of_slots_is_part_of_the_status_of_a_session() -> None:
         assert [slot["state"] for slot in session.status()["slots"]] == ["free", "kept", "free"]  # type: ignore[attr-defined]
         del kept
         assert {slot["state"] for slot in session.status()["slots"]} == {"free"}  # type: ignore[attr-defined]
+
+
+def test_the_state_of_a_worker_with_several_devices_names_each(keys: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["worker", "start", "--keys", keys, "--device", "cpu,cpu"]) == 0
+    endpoint = _json(capsys, "status", "--keys", keys)["workers"][0]["endpoint"]
+    for slots in ((1, 1, 1), (1, 1, 2)):
+        with offload(endpoint=endpoint, keys=keys, slots=slots, slot_bytes=2**20, fallback="raise"):
+            StandardScaler().fit(np.eye(3))
+    executors = _json(capsys, "status", "--keys", keys)["workers"][0]["executors"]
+    main(["worker", "status", "--keys", keys])
+    words = capsys.readouterr().out
+    main(["worker", "stop", "--keys", keys])
+
+    assert [(executor["device"], executor["sessions"], executor["done"]) for executor in executors] == [
+        ("cpu", 1, 1)
+    ] * 2
+    assert f"  on cpu, process {executors[1]['pid']}: ready, 1 sessions, 1 done" in words

@@ -307,6 +307,19 @@ def test_a_verbose_search_prints_its_fits(capsys: pytest.CaptureFixture[str]) ->
     assert "[CV 2/2] END" in remote
 
 
+def test_joblib_tells_of_its_tasks_as_here(capsys: pytest.CaptureFixture[str]) -> None:
+    cross_val_score(SVC(), X, CLASSES, verbose=1)
+    local = capsys.readouterr()
+    with on_the_worker(whole=True):
+        cross_val_score(SVC(), X, CLASSES, verbose=1)
+    remote = capsys.readouterr()
+
+    for before, after in ((local.out, remote.out), (local.err, remote.err)):
+        assert [line.partition("elapsed")[0] for line in after.splitlines()] == [
+            line.partition("elapsed")[0] for line in before.splitlines()
+        ]
+
+
 def test_the_progress_of_a_search_is_told_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     with on_the_worker(whole=True), offload(verbose=1):
         search = GridSearchCV(SVC(), GRID, cv=2).fit(X, CLASSES)
