@@ -99,9 +99,10 @@ def status(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
     Returns
     -------
     state : dict or None
-        ``endpoint``, ``pid``, ``engines``, ``ready``, ``queued``, ``running``, ``done``; ``executors``: a list
-        of dicts of ``device``, ``pid``, ``ready``, ``broken``, ``done`` and ``sessions``; and ``sessions``: one of ``number``, ``pid`` (of the client), ``silent_seconds``, ``calls`` and ``slots``, the map of
-        its pool (see `sklearn_wsl_gpu.pool.ledger.Slot`).
+        ``endpoint``, ``pid``, ``engines``, ``ready``, ``queued``, ``running``, ``done``; ``executors``: a list of dicts
+        of ``device``, ``pid``, ``ready``, ``broken``, ``done`` and ``sessions``; and ``sessions``: a list of dicts of
+        ``number``, ``pid`` (of the client), ``silent_seconds``, ``calls`` and ``slots``, the map of its pool (see
+        `sklearn_wsl_gpu.pool.ledger.Slot`).
     """
     directory = Path(keys or HOME)
     return _running(directory) if endpoint is None else look(endpoint, directory)
