@@ -88,6 +88,7 @@ FUNCTIONS: dict[str, Function] = {
         Function("sklearn.metrics.roc_curve", {"drop_intermediate": (False,)}),
         Function("sklearn.metrics.cluster.entropy"),
         Function("sklearn.metrics.pairwise_distances", {"metric": _DISTANCES}),
+        Function("sklearn.metrics.pairwise_distances_argmin", {"metric": _DISTANCES}),
         Function("sklearn.metrics.pairwise.pairwise_kernels", {"metric": _KERNELS}),
     )
 }

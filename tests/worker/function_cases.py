@@ -72,6 +72,9 @@ CALLS: dict[str, list[Call]] = {
     "metrics.pairwise_distances": [
         *_MATRICES, *[((ROWS, OTHERS), {"metric": how}) for how in ("cosine", "manhattan", "l1", "cityblock", "l2")],
     ],
+    "metrics.pairwise_distances_argmin": [
+        ((ROWS, OTHERS), {}), *[((ROWS, OTHERS), {"metric": how}) for how in ("cosine", "manhattan", "l1", "l2")],
+    ],
     "metrics.pairwise.pairwise_kernels": [
         *_MATRICES,
         *[
