@@ -19,6 +19,11 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTre
 from sklearn.tree import _tree as tree_module
 from sklearn.tree._tree import Tree
 
+try:
+    from sklearn.compose._column_transformer import _RemainderColsList as RemainderColumns
+except ImportError:  # from scikit-learn 1.7 on it is a list
+    RemainderColumns = None
+
 from sklearn_wsl_gpu.errors import RemoteProtocolError, Unsupported
 from sklearn_wsl_gpu.estimators import GRAPHS, ROWS, Row
 from sklearn_wsl_gpu.pool.placing import Array
@@ -276,6 +281,18 @@ def _put_loss(name: str) -> Any:
     return _LOSSES[name]()
 
 
+def _take_columns(columns: Any) -> Sequence[Any]:
+    return columns.data, columns.future_dtype, columns.warning_was_emitted, columns.warning_enabled
+
+
+def _put_columns(columns: Any, future_dtype: Any, was_emitted: Any, is_enabled: Any) -> Any:
+    if RemainderColumns is None or type(columns) is not list or future_dtype not in (None, "str", "bool"):
+        raise RemoteProtocolError("The columns of a remainder are malformed.")
+    return RemainderColumns(
+        columns, future_dtype=future_dtype, warning_was_emitted=bool(was_emitted), warning_enabled=bool(is_enabled)
+    )
+
+
 def _take_nothing(value: Any) -> Sequence[Any]:
     raise Unsupported("This object does not travel.")
 
@@ -290,6 +307,7 @@ _KINDS: dict[str, _Kind] = {
     "memory": _Kind(_take_memory, _put_memory),
     "loss": _Kind(lambda loss: (type(loss).__name__,), _put_loss),
     "frame": _Kind(lambda frame: (frame.array,), _put_frame),
+    "columns": _Kind(_take_columns, _put_columns),
     "table": _Kind(tables.take_apart, tables.put_together),
     "rows": _Kind(splits.take_apart, splits.put_together),
     **{name: _Kind(*both) for name, both in scorers.KINDS.items()},
@@ -304,4 +322,5 @@ _KIND_OF: dict[type[Any], str] = {
     splits.Rows: "rows",
     tables.Table: "table",
     **scorers.KIND_OF,
+    **({} if RemainderColumns is None else {RemainderColumns: "columns"}),
 }
