@@ -225,8 +225,7 @@ def test_kills_at_random_moments_never_give_a_wrong_result() -> None:
 
     def work(seed: int) -> None:
         mine = random.Random(seed)
-        with offload(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FallbackWarning)
+        with offload(fallback="quiet"):  # filters of warnings are shared by threads
             while not stop.is_set():
                 number = mine.randrange(len(data))
                 X, (scaled, labels) = data[number], right[number]
