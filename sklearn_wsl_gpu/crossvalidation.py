@@ -30,19 +30,12 @@ from sklearn_wsl_gpu.session import LoanInTheWay, Session
 from sklearn_wsl_gpu.state import Encoder, objects
 from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
 from sklearn_wsl_gpu.state.splits import Rows
+from sklearn_wsl_gpu.support.fits import COMMON, OWN
 
 _NAMES = {
     _compat.fit_and_score: ("fit_and_score", ("estimator", "X", "y")),
     _compat.fit_and_predict: ("fit_and_predict", ("estimator", "X", "y", "train", "test", "fit_params", "method")),
 }
-#: Arguments that are the same for all fits.
-_COMMON = frozenset(
-    {
-        "fit_params", "score_params", "verbose", "return_train_score", "return_parameters", "return_n_test_samples",
-        "return_times", "return_estimator", "error_score", "scorer", "method",
-    }
-)  # fmt: skip
-_OWN = frozenset({"split_progress", "candidate_progress"})
 #: What is served on this side.
 _HERE = frozenset({"estimator", "X", "y", "train", "test", "parameters", "caller", "callback_ctx"})
 
@@ -151,10 +144,10 @@ def _offload(frame: Frame, name: str, fits: Sequence[Mapping[str, Any]], draws: 
 
 def _plan(fits: Sequence[Mapping[str, Any]]) -> _Plan:
     first = fits[0]
-    unknown = {name for fit in fits for name in fit} - _COMMON - _OWN - _HERE
+    unknown = {name for fit in fits for name in fit} - COMMON - OWN - _HERE
     if unknown:
         raise Unsupported(f"Fits with {', '.join(sorted(unknown))} are not known to this version; they stay here.")
-    common = {name: value for name, value in first.items() if name in _COMMON}
+    common = {name: value for name, value in first.items() if name in COMMON}
     plan = _Plan([], [], [], [], common)
     known: dict[Any, int] = {}
     splits: list[tuple[Any, Any]] = []
@@ -171,7 +164,7 @@ def _plan(fits: Sequence[Mapping[str, Any]]) -> _Plan:
             _number(known, id(fit.get("parameters")), plan.candidates, fit.get("parameters")),
             _number(known, (id(fit["train"]), id(fit["test"])), splits, (fit["train"], fit["test"])),
         )
-        own = {name: value for name, value in fit.items() if name in _OWN}
+        own = {name: value for name, value in fit.items() if name in OWN}
         plan.fits.append((*numbers, own))
     plan.splits.extend(_split(train, test, rows) for train, test in splits)
     return plan

@@ -13,19 +13,12 @@ from sklearn_wsl_gpu.estimators import METHODS, Row, row_of, walk
 from sklearn_wsl_gpu.state import checks
 from sklearn_wsl_gpu.state.splits import Rows
 from sklearn_wsl_gpu.support import Request, request_of
+from sklearn_wsl_gpu.support.fits import COMMON, OWN
 from wsl_worker.binding import Binding
 from wsl_worker.progress import ToldFits
 from wsl_worker.resident import give_back
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {"fit_and_score": _fit_and_score, "fit_and_predict": _fit_and_predict}
-#: Arguments that are the same for all fits, and those that are not.
-COMMON = frozenset(
-    {
-        "fit_params", "score_params", "verbose", "return_train_score", "return_parameters", "return_n_test_samples",
-        "return_times", "return_estimator", "error_score", "scorer", "method",
-    }
-)  # fmt: skip
-OWN = frozenset({"split_progress", "candidate_progress"})
 
 
 class Fits:

@@ -1,6 +1,6 @@
 """Data to a device by a small ring of pinned memory.
 
-A device reads pinned memory by itself, twice as fast as other memory, and while the next piece is copied. It is kept
+A device reads pinned memory by itself, while the next piece is copied there. It is kept
 small because WSL2 lets a process pin little, and because pages of a pool are not pinned: registering a mapping makes
 all of its pages real, those that nobody uses too.
 
