@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from sklearn_wsl_gpu import offload
+from sklearn_wsl_gpu.lending import lending
 from tests.integration.tools import during_a_job, kill, run_python
 from tests.parity.cases import X
 
@@ -97,6 +98,20 @@ def test_threads_that_search_in_a_pool_that_is_too_small_for_all_do_not_wait_for
     assert len(found) == 4
     for one in found:
         np.testing.assert_array_equal(one.best_estimator_.coef_, expected.best_estimator_.coef_)
+
+
+def test_data_that_are_held_for_a_search_make_room_for_what_would_not_fit_beside_them() -> None:
+    rng = np.random.default_rng(0)
+    many, larger = rng.normal(size=(20_000, 20)), rng.normal(size=(45_000, 20))  # 3.2 and 7.2 MB
+    with offload(fallback="raise", timeout=20, slot_bytes=2**22, slots=(1, 1, 1)) as session, lending():
+        cross_val_score(Ridge(), many, many[:, 0])
+        held: Any = session.status()["pool_used_bytes"]
+        StandardScaler().fit(larger)
+        left: Any = session.status()["pool_used_bytes"]
+
+    assert held > many.nbytes
+    assert left < many.nbytes
+    assert session.report().offloaded == 2
 
 
 _IN_PROCESSES = """

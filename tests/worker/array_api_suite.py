@@ -14,12 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.compose import make_column_transformer
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer
-from sklearn.pipeline import make_pipeline, make_union
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from sklearn_wsl_gpu.errors import Unsupported
 from sklearn_wsl_gpu.estimators import GRAPHS, METHODS, ROWS
@@ -32,6 +27,7 @@ from sklearn_wsl_gpu.testing import assert_same
 from tests.parity.cases import CLASSES, PARAMETERS, X, arguments, data_for, demanded, do, make, takes_labels
 from tests.parity.test_variants import VARIANTS, Variant, _name
 from tests.worker.function_cases import CALLS
+from tests.worker.test_binding import GRAPHS_HERE
 from wsl_worker.binding import Binding, unabandoned
 from wsl_worker.engines.array_api import ArrayApiEngine
 from wsl_worker.engines.base import Engine
@@ -151,16 +147,6 @@ def test_every_estimator_of_the_table_is_taken_with_some_parameters(name: str) -
         taken.add(engine.support(request) is None)
 
     assert True in taken
-
-
-GRAPHS_HERE: dict[str, Any] = {
-    "pipeline": lambda: make_pipeline(StandardScaler(), PCA(3), LogisticRegression()),
-    "union": lambda: make_pipeline(make_union(PCA(2), MinMaxScaler()), LogisticRegression()),
-    "columns": lambda: make_pipeline(
-        make_column_transformer((StandardScaler(), [0, 1]), ("passthrough", [2]), remainder=PCA(1)),
-        LogisticRegression(),
-    ),
-}
 
 
 @pytest.mark.parametrize("name", GRAPHS_HERE)
