@@ -8,6 +8,9 @@ import os
 # limit has been left behind would differ from its worker.
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
+# Tests open many sessions; those that are about it ask for it.
+os.environ["SKLEARN_WSL_GPU_PREFAULT"] = "0"
+
 import gc
 import re
 from collections.abc import Iterator

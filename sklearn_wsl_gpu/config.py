@@ -120,6 +120,8 @@ def _slots(value: Any) -> tuple[int, int, int]:
     try:
         inputs, outputs, scratch = (int(part) for part in (value.split(",") if isinstance(value, str) else value))
         Geometry(PAGE, inputs, outputs, scratch)
+        if inputs < 1:
+            raise ValueError
     except (TypeError, ValueError):
         raise _wrong(
             "slots", value, "three numbers (input, output, scratch), the first two at least 1, such as 4,4,8"
@@ -134,6 +136,15 @@ def _slot_bytes(value: Any) -> int | None:
     if number % PAGE:
         raise _wrong("slot_bytes", value, f"a positive multiple of {PAGE}")
     return number
+
+
+def _bytes(name: str) -> Callable[[Any], int | None]:
+    whole = _whole(name, 0)
+
+    def parse(value: Any) -> int | None:
+        return None if value is None or value == "" else whole(value)
+
+    return parse
 
 
 def _path(name: str) -> Callable[[Any], str | None]:
@@ -167,6 +178,8 @@ class Settings:
     timeout: float | None = _setting(None, _timeout)
     slots: tuple[int, int, int] = _setting(_SLOTS, _slots)
     slot_bytes: int | None = _setting(None, _slot_bytes)
+    pool_limit: int | None = _setting(None, _bytes("pool_limit"))
+    prefault: int | None = _setting(None, _bytes("prefault"))
     pool_dir: str | None = _setting(None, _path("pool_dir"))
     keys: str | None = _setting(None, _path("keys"))
     model_bytes: int = _setting(2**30, _whole("model_bytes", 0))
@@ -193,6 +206,17 @@ class Settings:
                 f"most {memory} bytes."
             )
         return Geometry(size, inputs, outputs, scratch)
+
+    def limit(self) -> int:
+        """Return the bytes that a session's pool may grow to."""
+        memory = total_memory()
+        return (memory // 2 if memory else 0) if self.pool_limit is None else self.pool_limit
+
+    def ready_bytes(self) -> int:
+        """Return the bytes of input slots, and of output slots, that are made ready when a session is opened."""
+        memory = total_memory()
+        share = memory // 128 // PAGE * PAGE if memory else 0
+        return min(share, self.geometry().slot_bytes) if self.prefault is None else self.prefault
 
 
 NAMES = tuple(item.name for item in fields(Settings))

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from sklearn_wsl_gpu import config, sessions
 from sklearn_wsl_gpu.config import UNSET, Frame, Settings
+from sklearn_wsl_gpu.errors import PoolTooSmall
 from sklearn_wsl_gpu.reporting import Report, process_report
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -57,11 +58,52 @@ class OffloadSession:
         pool = session.pool
         return {
             **{name: value for name, value in session.status().items() if name != "pools"},
-            "pool_bytes": pool.geometry.pool_bytes,
+            "pool_bytes": pool.pool_bytes,
             "pool_used_bytes": pool.used_bytes,
             "pool_kept_bytes": pool.view_bytes,
             "slots": [asdict(slot) for slot in pool.slots()],
         }
+
+    def grow_pool(self, nbytes: int) -> int:
+        """Add a segment to the pool, for arrays of `nbytes` together.
+
+        The pool grows by itself when it is needed; this does so ahead of it.
+
+        Parameters
+        ----------
+        nbytes : int
+            Bytes that the segment has to hold; whole slots are added.
+
+        Returns
+        -------
+        nbytes : int
+            Bytes that the pool has now.
+
+        Raises
+        ------
+        PoolTooSmall
+            If the pool's limit, the memory or the worker does not allow it.
+        OffloadError
+            If no worker can be reached.
+        """
+        session = sessions.obtain(self.settings)
+        if not session.room.grow(nbytes):
+            raise PoolTooSmall(
+                f"The pool has {session.pool.pool_bytes / 1e6:.0f} MB, and cannot grow by {nbytes / 1e6:.0f} MB: its "
+                f"limit is {session.pool.limit / 1e6:.0f} MB, and the worker and the memory have theirs. Raise "
+                "pool_limit, or free some memory."
+            )
+        return session.pool.pool_bytes
+
+    def shrink_pool(self) -> int:
+        """Give the memory of the pool in which nothing lies back to the system; it does so by itself when idle.
+
+        Returns
+        -------
+        nbytes : int
+            Bytes that were given back.
+        """
+        return sessions.obtain(self.settings).room.shrink()
 
     def stop_worker(self) -> None:
         """Ask the worker to end, for all its clients. The next offloaded call starts an embedded one anew.
@@ -113,6 +155,12 @@ class offload:
     slot_bytes : int or None, default=None
         Bytes of a slot, a multiple of 4096. None takes 256 MiB, or less on a machine with little memory.
         Memory is only used when data comes to lie in it.
+    pool_limit : int or None, default=None
+        Bytes that the pool may grow to, by segments that are added when what lies in it and is sent needs more, and
+        given back when nothing needs them any more. None takes half of the memory; 0 lets it never grow.
+    prefault : int or None, default=None
+        Bytes of the pool, for inputs and as many for results, that are made ready in the background when the session
+        is opened, so that the first call is no slower than others. None takes a 128th of the memory, a slot at most.
     pool_dir : path or None, default=None
         Directory of a memory file system that the pool should use; None lets the system choose.
     keys : path or None, default=None
@@ -151,6 +199,8 @@ class offload:
         timeout: float | None = UNSET,
         slots: tuple[int, int, int] = UNSET,
         slot_bytes: int | None = UNSET,
+        pool_limit: int | None = UNSET,
+        prefault: int | None = UNSET,
         pool_dir: str | PathLike[str] | None = UNSET,
         keys: str | PathLike[str] | None = UNSET,
         model_bytes: int = UNSET,

@@ -17,7 +17,7 @@ from sklearn_wsl_gpu.errors import LocalProtocolError, Unsupported
 from sklearn_wsl_gpu.estimators import Graph, Row, row_of
 from sklearn_wsl_gpu.invocation import Invocation
 from sklearn_wsl_gpu.lending import Loan
-from sklearn_wsl_gpu.pool import placing
+from sklearn_wsl_gpu.pool import VIEW_BYTES, placing
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol import codec
 from sklearn_wsl_gpu.protocol.messages import CallBody, encode_body
@@ -49,6 +49,8 @@ class Gathered:
         What it names of a span that is held.
     lends : bool
         Whether its own span may be held, for calls to come.
+    overwritten : bool
+        Whether the worker may leave the result where X lies in the span.
     """
 
     kind: tuple[str, str]
@@ -61,6 +63,7 @@ class Gathered:
     result: namespaces.Kind | None
     loan: Loan | None = None
     lends: bool = False
+    overwritten: bool = False
 
 
 def attributes_to_send(call: Invocation, *, fitted: bool = False) -> dict[str, Any]:
@@ -178,8 +181,19 @@ def gather(
         lent_refs(loan), settings, generator, watched,
     )  # fmt: skip
     return Gathered(
-        (call.row.name, call.method), packed(body), encoder.arrays, refs, nbytes, encoder.generators, sent, result, loan
-    )
+        (call.row.name, call.method), packed(body), encoder.arrays, refs, nbytes, encoder.generators, sent, result,
+        loan, overwritten=engine == "cpu" and _may_be_overwritten(call, encoder.arrays, nodes),
+    )  # fmt: skip
+
+
+def _may_be_overwritten(call: Invocation, arrays: list[Array], nodes: list[Any]) -> bool:
+    if call.method not in call.row.overwrites.split() or "copy" in call.kwargs or len(call.args) > 1 or not nodes:
+        return False
+    node = nodes[0]
+    if type(node) is not list or node[0] != "a" or node[1] >= len(arrays):
+        return False  # what is lent is not the worker's own
+    X = arrays[node[1]]
+    return X.nbytes >= VIEW_BYTES and X.dtype.kind == "f"
 
 
 def _convert(call: Invocation, array_api_dispatch: bool, value: Any) -> Any:

@@ -11,11 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any
 
 from sklearn_wsl_gpu import launch, lending
-from sklearn_wsl_gpu.carriers import shared
 from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.errors import (
     DeadlineExceeded,
@@ -23,19 +21,16 @@ from sklearn_wsl_gpu.errors import (
     OffloadError,
     ProtocolError,
     Unsupported,
-    VersionMismatch,
     WorkerDied,
-    WorkerStartError,
     WorkerUnavailable,
 )
 from sklearn_wsl_gpu.gather import Gathered
-from sklearn_wsl_gpu.pool import Lease, Pool
+from sklearn_wsl_gpu.greeting import greet
+from sklearn_wsl_gpu.pool import VIEW_BYTES, Lease, Pool
 from sklearn_wsl_gpu.protocol import messages as m
-from sklearn_wsl_gpu.protocol.version import PROTOCOL, agree
-from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
+from sklearn_wsl_gpu.room import Room
+from sklearn_wsl_gpu.sockets import Wire
 
-#: An executor that imports a GPU library takes its time.
-_ENGINE_START_SECONDS = 120.0
 _SETTLE_SECONDS = 2.0
 #: Smallest and largest span that is granted for a reply before its size is known.
 _LEAST_GRANT_BYTES = 64 * 1024
@@ -50,7 +45,6 @@ _FAILURES: dict[str, type[OffloadError]] = {
     "unsupported-by-engine": Unsupported,
     "array-api-dispatch": Unsupported,
 }
-_REFUSALS: dict[str, type[OffloadError]] = {"version-mismatch": VersionMismatch, "engine-broken": WorkerStartError}
 
 
 class ModelMissing(Exception):
@@ -89,6 +83,9 @@ class Session:
     Attributes
     ----------
     where : Address
+    pool : Pool
+    room : Room
+        Finds room in the pool.
     broken : bool
         Whether it is of no more use.
     silent : bool
@@ -103,15 +100,16 @@ class Session:
         self._abandoned: list[tuple[int, list[Lease]]] = []
         self._sizes: dict[tuple[str, str], float] = {}
         self._models: OrderedDict[tuple[str, bytes], int] = OrderedDict()
-        self._process = -1
         self.broken = False
         self.silent = False
-        self.pool = Pool(settings.geometry(), settings.pool_dir)
+        self.pool = Pool(settings.geometry(), settings.pool_dir, settings.limit())
         try:
-            self._welcome = self._open(settings)
+            self._welcome, self._process = greet(where, self.pool.segment, settings.timeout)
         except BaseException:
             self.pool.close()
             raise
+        ready_bytes = 0 if where.guest and settings.prefault is None else settings.ready_bytes()
+        self.room = Room(self.pool, self._welcome.session, self._ask, ready_bytes)
 
     def __repr__(self) -> str:
         return f"<Session with {', '.join(self.engines)} at {self.where.endpoint}, {self.pool!r}>"
@@ -186,8 +184,8 @@ class Session:
                 inputs = self._lease_input(gathered, deadline)
                 leases.append(inputs)
                 self.pool.put(inputs, gathered.refs, gathered.arrays)
-            granted = self.pool.try_lease_output(self._expected(gathered))
-            if granted is not None:
+            granted = inputs if gathered.overwritten else self._lease_output(gathered, deadline)
+            if granted is not None and granted is not inputs:
                 leases.append(granted)
             refs = [None if lease is None else lease.ref for lease in (inputs, granted)]
             call = m.Call(self._welcome.session, number, *refs)
@@ -224,7 +222,10 @@ class Session:
 
     def _lease_input(self, gathered: Gathered, deadline: float | None) -> Lease:
         if gathered.loan is None:
-            return self.pool.lease_input(gathered.nbytes, deadline)
+            if gathered.overwritten:
+                nbytes = gathered.nbytes + _LEAST_GRANT_BYTES
+                return self.room.lease_kept(nbytes, deadline) or self.room.lease_input(nbytes, deadline)
+            return self.room.lease_input(gathered.nbytes, deadline)
         found = self.pool.try_lease_input(gathered.nbytes)
         if found is None:
             raise LoanInTheWay
@@ -250,7 +251,7 @@ class Session:
                 while leases:
                     leases.pop().release()
                 lending.give_back()
-                leases.append(self.pool.lease_output(answer.nbytes, deadline))
+                leases.append(self.room.lease_output(answer.nbytes, deadline))
                 answer, raw = wire.ask(m.Grant(call.session, call.request, leases[0].ref), b"", deadline)
             else:
                 return answer, raw
@@ -275,11 +276,19 @@ class Session:
             lease = granted
         return Reply(body, lease, self.pool, len(raw) + payload, *seconds)
 
+    def _ask(self, message: m.Message, deadline: float | None = None) -> m.Message:
+        wire = self._take_wire()
+        try:
+            answer, _ = wire.ask(message, b"", deadline)
+        except BaseException:
+            wire.close()
+            raise
+        self._give_wire(wire)
+        return answer
+
     def status(self) -> dict[str, object]:
         """Return the worker's counters."""
-        wire = self._take_wire()
-        answer, _ = wire.ask(m.Status(self._welcome.session))
-        self._give_wire(wire)
+        answer = self._ask(m.Status(self._welcome.session))
         if not isinstance(answer, m.Report):
             raise ProtocolError("The worker does not report.")
         return dict((name, value) for name, value in answer.counters)
@@ -293,6 +302,7 @@ class Session:
 
     def close(self) -> None:
         """End the session; results that were kept stay valid."""
+        self.room.close()
         with self._lock:
             wires, self._idle = self._idle, []
             self.broken = True
@@ -306,38 +316,15 @@ class Session:
             os.close(self._process)
             self._process = -1
 
-    def _open(self, settings: Settings) -> m.Welcome:
-        versions = {"scikit-learn": version("scikit-learn"), "sklearn_wsl_gpu": version("sklearn-wsl-gpu")}
-        offered = shared.offer(self.pool.segment)
-        hello = m.Hello(PROTOCOL, [list(pair) for pair in versions.items()], os.getpid(), shared.boot_id(), offered)
-        end = time.monotonic() + _ENGINE_START_SECONDS
-        if settings.timeout is not None:
-            end = min(end, time.monotonic() + settings.timeout)
-        wire = Wire(self.where.endpoint, self.where.keys, -1, greeted=False)
-        try:
-            wire.connect(min(end, time.monotonic() + CONNECT_SECONDS))
-            answer, _ = wire.ask(hello, b"", end)
-            while isinstance(answer, m.Running):
-                if time.monotonic() > end:
-                    raise DeadlineExceeded("The worker's engine did not start in time. Raise timeout.")
-                answer, _ = wire.ask(hello, b"", end)
-        finally:
-            wire.close()
-        if isinstance(answer, m.Refused):
-            raise _REFUSALS.get(answer.code, WorkerUnavailable)(answer.words, answer.code)
-        if not isinstance(answer, m.Welcome):
-            raise ProtocolError("The worker did not welcome this client.")
-        agree(PROTOCOL, versions, answer.protocol, dict((name, text) for name, text in answer.versions), "worker")
-        shared.prove(self.pool.segment, offered, answer.proof)
-        if answer.boot and answer.boot == shared.boot_id() and hasattr(os, "pidfd_open"):
-            with contextlib.suppress(OSError):
-                self._process = os.pidfd_open(answer.pid)
-        return answer
-
-    def _expected(self, gathered: Gathered) -> int:
+    def _lease_output(self, gathered: Gathered, deadline: float | None) -> Lease | None:
         ratio, nbytes = self._sizes.get(gathered.kind), gathered.nbytes
-        guess = min(nbytes, _FIRST_GRANT_BYTES) if ratio is None else int(ratio * max(nbytes, 4096) * 1.1)
-        return min(max(guess, _LEAST_GRANT_BYTES), self.pool.geometry.largest_span)
+        if ratio is None:
+            guess = min(nbytes, _FIRST_GRANT_BYTES)
+        else:
+            guess = int(ratio * max(nbytes, 4096) * 1.02) + _LEAST_GRANT_BYTES
+            if guess >= VIEW_BYTES and (kept := self.room.lease_kept(guess, deadline)) is not None:
+                return kept
+        return self.room.try_lease_output(max(guess, _LEAST_GRANT_BYTES))
 
     def _take_wire(self) -> Wire:
         with self._lock:

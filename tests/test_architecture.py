@@ -41,7 +41,9 @@ CLIENT = {
     "launch": "errors config keys sockets",
     "lending": "arrays pool",
     "gather": "_compat arrays errors estimators inputs invocation lending namespaces pool protocol state support",
-    "session": "carriers config errors gather launch lending pool protocol sockets",
+    "greeting": "carriers errors launch pool protocol sockets",
+    "room": "carriers errors pool protocol",
+    "session": "config errors gather greeting launch lending pool protocol room sockets",
     "sessions": "config errors launch session sockets",
     "graphs": "_compat config errors estimators gather inheritance state",
     "progress": "_compat errors state",
@@ -58,7 +60,7 @@ CLIENT = {
     "parallel": "config launch patching reporting sessions",
     "patching": "_compat config crossvalidation dispatch errors estimators following functions invocation lending "
     "parallel state",
-    "context": "_compat config patching reporting sessions",
+    "context": "_compat config errors patching reporting sessions",
     # Doors
     "enabling": "config context patching reporting",
     "autoload": "enabling errors following importing",
@@ -89,9 +91,10 @@ WORKER = {
     "resident": "engines",
     "binding": "engines resident .errors .estimators .state .support",
     "fits": "binding progress resident .errors .estimators .state .support",
-    "calls": "binding engines fits models progress surroundings .arrays .errors .estimators .pool .protocol .state "
-    ".support",
-    "executor": "calls engines link models surroundings .arrays .errors .estimators .pool .protocol",
+    "target": ".arrays .estimators .pool .protocol .state",
+    "calls": "binding engines fits models progress surroundings target .arrays .errors .estimators .pool .protocol "
+    ".state .support",
+    "executor": "calls engines link models surroundings target .arrays .errors .estimators .pool .protocol",
     "testing": "engines .errors .estimators .state .support",
     "__main__": "fleet front scheduler supervisor .errors .keys .pool",
 }
@@ -106,7 +109,7 @@ LIBRARIES = {
         sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.state.splits sklearn_wsl_gpu.state.tables sklearn_wsl_gpu.testing
-        wsl_worker.calls wsl_worker.executor wsl_worker.testing
+        wsl_worker.calls wsl_worker.executor wsl_worker.target wsl_worker.testing
         wsl_worker.binding wsl_worker.resident wsl_worker.engines.base wsl_worker.engines.staging
         wsl_worker.engines.array_api wsl_worker.engines.cuml wsl_worker.engines.cuml.fills
         wsl_worker.engines.cuml.forests wsl_worker.engines.cuml.kinds wsl_worker.engines.cuml.parts
@@ -140,7 +143,8 @@ LIBRARIES = {
 #: What only the client needs: the worker never imports it, directly or not.
 CLIENT_SHELLS = {
     "adopt", "autoload", "config", "context", "crossvalidation", "dispatch", "enabling", "functions", "gather",
-    "graphs", "inheritance", "launch", "lending", "parallel", "patching", "session", "sessions", "sockets",
+    "graphs", "inheritance", "greeting", "launch", "lending", "parallel", "patching", "room", "session", "sessions",
+    "sockets",
 }  # fmt: skip
 #: What must never import scikit-learn, because it has to start at once.
 WITHOUT_SKLEARN = {

@@ -27,6 +27,7 @@ from wsl_worker.fits import Fits
 from wsl_worker.models import Models
 from wsl_worker.progress import ToldFits, told
 from wsl_worker.surroundings import Output, Warnings, scikit_learn_settings
+from wsl_worker.target import Space, Target
 
 #: A model costs at least this, whatever its arrays take.
 _MODEL_OVERHEAD_BYTES = 16 * 1024
@@ -39,12 +40,18 @@ class ModelMissing(Exception):
 
 
 class Finished(NamedTuple):
-    """What a call came to: the body of its result, and the arrays that belong to it."""
+    """What a call came to: the body of its result, its arrays, and the numbers of those that lie there already."""
 
     body: ResultBody
     arrays: list[Array]
     refs: list[ArrayRef]
     nbytes: int
+    placed: frozenset[int] = frozenset()
+
+    def anew(self, arrays: list[Array]) -> Finished:
+        """Return the same with other arrays of the same values, of which none lies anywhere yet."""
+        refs, nbytes = placing.plan(arrays)
+        return Finished(self.body._replace(refs=[list(ref) for ref in refs]), arrays, refs, nbytes)
 
 
 class _Copies(Sequence[Array]):
@@ -107,6 +114,7 @@ class Calls:
         views: Sequence[Array],
         places: Sequence[int],
         tell: Callable[[list[Any]], None],
+        space: Space | None = None,
     ) -> Finished:
         """Do a call.
 
@@ -121,6 +129,8 @@ class Calls:
             Where each of them lies; never the same number for anything else.
         tell : callable
             Takes each event of the progress, if the call is watched.
+        space : Space or None
+            Where the result may be computed.
 
         Raises
         ------
@@ -143,7 +153,7 @@ class Calls:
         if row is None or call.method not in row.method_names:
             raise Unsupported(f"{call.estimator}.{call.method} is not in this worker's table.", "not-in-table")
         computes = Binding(engines, inputs) if isinstance(row, Graph) and _needs_binding(engines) else engines[0]
-        return self._run_method(session, row, computes, call, views, tell)
+        return self._run_method(session, row, computes, call, views, tell, space)
 
     def _run_function(self, engine: Engine, call: CallBody, views: Sequence[Array]) -> Finished:
         decoder = Decoder(views)
@@ -189,6 +199,7 @@ class Calls:
         call: CallBody,
         views: Sequence[Array],
         tell: Callable[[list[Any]], None],
+        space: Space | None,
     ) -> Finished:
         if row.package != "sklearn":
             objects.register(row)
@@ -210,31 +221,42 @@ class Calls:
             if reason is not None:
                 raise Unsupported(reason.words, reason.code)
             model = engine.load(row, attributes)
+        target = Target(row, call, views, arguments, space if call.engine == "cpu" else None)
         generators = _Generators(decoder.generators, call.generator)
         watch = told(model, tell, call.watched) if call.watched >= 0 else contextlib.nullcontext()
-        with _Surroundings(call, watch) as around:
-            value = self._compute(
-                lambda: engine.call(model, call.method, arguments, keywords), call.method != "partial_fit", generators
-            )
+        with _Surroundings(call, watch) as around, target.overwriting(model):
+            may_repeat = call.method != "partial_fit" and not target.in_use
+            value = self._compute(lambda: engine.call(model, call.method, arguments, keywords), may_repeat, generators)
 
         known = arguments_from.made if isinstance(arguments_from, _Copies) else dict(enumerate(views))
-        encoder = Encoder([known.get(number) for number in range(len(views))], decoder.generators)
+        encoder = Encoder(
+            [None if number == target.lost else known.get(number) for number in range(len(views))], decoder.generators
+        )
         node = ["self"] if value is model else encoder.encode(value)
         state = encoder.attributes(_fitted(row, engine.state(model))) if fits else None
         own_arrays = [*state_from.made.values(), *(encoder.arrays if fits else ())]
         size = _MODEL_OVERHEAD_BYTES + sum(array.nbytes for array in own_arrays)
         kept = bool(call.keep) and self._models.keep((session, call.engine, call.keep), model, size)
-        return self._finish(encoder, node, state, around, generators, kept)
+        return self._finish(encoder, node, state, around, generators, kept, target)
 
     def _finish(
-        self, encoder: Encoder, node: Any, state: Any, around: _Surroundings, generators: _Generators, kept: bool
+        self,
+        encoder: Encoder,
+        node: Any,
+        state: Any,
+        around: _Surroundings,
+        generators: _Generators,
+        kept: bool,
+        target: Target | None = None,
     ) -> Finished:
-        refs, nbytes = placing.plan(encoder.arrays)
+        refs, nbytes, placed = (*placing.plan(encoder.arrays), frozenset[int]())
+        if target is not None and target.in_use:
+            refs, nbytes, placed = target.plan(encoder.arrays)
         body = ResultBody(
             node, state, [list(ref) for ref in refs], around.recorded.describe(), self._output.take(),
             generators.advanced(), around.seconds, kept,
         )  # fmt: skip
-        return Finished(body, encoder.arrays, refs, nbytes)
+        return Finished(body, encoder.arrays, refs, nbytes, placed)
 
     def _compute(self, work: Callable[[], Any], may_repeat: bool, generators: _Generators) -> Any:
         try:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from types import FrameType
@@ -27,7 +28,9 @@ from sklearn_wsl_gpu.pool.layout import (
     check_span_header,
     pack_span_header,
 )
+from sklearn_wsl_gpu.pool.memory import step_back
 from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.pool.prefault import prefault
 from sklearn_wsl_gpu.protocol.messages import decode_call, encode_body
 from wsl_worker import engines
 from wsl_worker.calls import Calls, Finished, ModelMissing
@@ -35,6 +38,7 @@ from wsl_worker.engines.base import DeviceLost, Engine
 from wsl_worker.link import DEVICE_LOST, Link, LinkClosed
 from wsl_worker.models import Models
 from wsl_worker.surroundings import Output
+from wsl_worker.target import Space
 
 
 class Executor:
@@ -57,7 +61,7 @@ class Executor:
         self._engines = {engine.name: engine for engine in engines}
         self._link = link
         self._models = Models(model_bytes)
-        self._segments: dict[int, Segment] = {}
+        self._segments: dict[tuple[int, int], Segment] = {}
         self._waiting: dict[int, tuple[int, Finished]] = {}
         self._output = Output()
         self._calls = Calls(self._engines, self._models, self._output)
@@ -108,19 +112,38 @@ class Executor:
             self._waiting.pop(fields[0], None)
         elif kind == "attach":
             assert descriptor is not None
-            self._attach(fields[0], descriptor)
+            self._attach(fields[0], fields[1], descriptor)
+        elif kind == "warm":
+            self._warm(*fields)
+        elif kind == "drop_segment":
+            self._close_segment(fields[0], fields[1])
         elif kind == "detach":
             self._models.forget(fields[0])
             for job in [job for job, (session, _) in self._waiting.items() if session == fields[0]]:
                 del self._waiting[job]
-            segment = self._segments.pop(fields[0], None)
-            if segment is not None:
-                segment.close()
+            for _, number in [key for key in self._segments if key[0] == fields[0]]:
+                self._close_segment(fields[0], number)
 
-    def _attach(self, session: int, descriptor: int) -> None:
+    def _close_segment(self, session: int, number: int) -> None:
+        segment = self._segments.pop((session, number), None)
+        if segment is not None:
+            segment.close()
+
+    def _warm(self, session: int, number: int, start: int, nbytes: int) -> None:
+        segment = self._segments.get((session, number))
+        if segment is None or start % PAGE or not DATA_OFFSET <= start < start + nbytes <= segment.geometry.file_bytes:
+            return
+
+        def work() -> None:
+            step_back()
+            prefault(segment, start, nbytes, threading.Event())
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def _attach(self, session: int, number: int, descriptor: int) -> None:
         # A client that spoils its own segment has its calls refused; the others are served.
         try:
-            self._segments[session] = Segment.attach(descriptor)
+            self._segments[session, number] = Segment.attach(descriptor)
         except (OffloadError, OSError, ValueError):
             os.close(descriptor)
 
@@ -134,19 +157,18 @@ class Executor:
                     for view, offset in self._views(session, span, refs):
                         views.append(view)
                         places.append((0 if span is None else span.generation) << 64 | offset)
-                finished = self._calls.run(session, call, views, places, lambda event: self._tell(job, event))
+                granted = None if outputs is None else check_span_ref(outputs)
+                space = None if granted is None else Space(self._window(session, granted), inputs == outputs)
+                finished = self._calls.run(session, call, views, places, lambda event: self._tell(job, event), space)
             except ModelMissing:
                 self._link.send(["need_model", job])
                 return
-            granted = None if outputs is None else check_span_ref(outputs)
             if not finished.arrays or (granted is not None and granted.nbytes >= finished.nbytes):
                 self._deliver(session, job, finished, granted)
             else:
-                self._waiting[job] = (
-                    session,
-                    self._detach(session, [span for span, _ in spans if span is not None], finished),
-                )
-                self._link.send(["need_output", job, finished.nbytes])
+                held = [*[span for span, _ in spans if span is not None], *([] if granted is None else [granted])]
+                self._waiting[job] = session, (detached := self._detach(session, held, finished))
+                self._link.send(["need_output", job, detached.nbytes])
 
         self._guarded(job, work)
 
@@ -171,8 +193,8 @@ class Executor:
             self._output.take()
 
     def _segment(self, session: int, span: SpanRef) -> Segment:
-        segment = self._segments.get(session)
-        if segment is None or span.segment != 0:
+        segment = self._segments.get((session, span.segment))
+        if segment is None:
             raise StaleReference("A span names a segment that is not attached.")
         inside = span.start >= DATA_OFFSET and span.start + span.nbytes <= segment.geometry.file_bytes
         if not inside or span.start % PAGE or span.nbytes < SPAN_HEADER_BYTES:
@@ -184,17 +206,19 @@ class Executor:
             if raw_refs:
                 raise RemoteProtocolError("Array references came without a span.")
             return []
-        segment = self._segment(session, span)
-        header = segment.map[span.start : span.start + SPAN_HEADER_BYTES]
+        segment, window = self._segment(session, span), self._window(session, span)
+        header = window[:SPAN_HEADER_BYTES].tobytes()
         payload = check_span_header(header, segment.epoch, span.generation, span.nbytes - SPAN_HEADER_BYTES, CLIENT)
         views = []
-        window = np.frombuffer(segment.map, np.uint8, span.nbytes, span.start)
         for raw in raw_refs:
             ref, _ = check_array_ref(raw, SPAN_HEADER_BYTES + payload)
             view = placing.view(window.data, 0, ref)
             view.flags.writeable = ref.writeable
             views.append((view, ref.offset))
         return views
+
+    def _window(self, session: int, span: SpanRef) -> Array:
+        return np.frombuffer(self._segment(session, span).map, np.uint8, span.nbytes, span.start)
 
     def _deliver(self, session: int, job: int, finished: Finished, granted: SpanRef | None) -> None:
         self._busy = False  # from here on a message would be torn by an interrupt
@@ -203,7 +227,9 @@ class Executor:
             segment = self._segment(session, granted)
             if granted.nbytes < finished.nbytes:
                 raise StaleReference("The span granted for a result is too small.")
-            placing.write(segment.map, granted.start, finished.refs, finished.arrays)
+            there = [number for number in range(len(finished.arrays)) if number not in finished.placed]
+            refs, arrays = [finished.refs[number] for number in there], [finished.arrays[number] for number in there]
+            placing.write(segment.map, granted.start, refs, arrays)
             header = pack_span_header(segment.epoch, granted.generation, finished.nbytes - SPAN_HEADER_BYTES, WORKER)
             segment.map[granted.start : granted.start + SPAN_HEADER_BYTES] = header
         self._link.send(["result", job], encode_body(finished.body))
@@ -218,7 +244,7 @@ class Executor:
                 array.copy(order="K") if base <= array.__array_interface__["data"][0] < base + span.nbytes else array
                 for array in arrays
             ]
-        return finished._replace(arrays=arrays)
+        return finished.anew(arrays)
 
 
 def _die_with(parent: int) -> None:

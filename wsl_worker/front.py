@@ -23,7 +23,7 @@ from sklearn_wsl_gpu.protocol.codec import MAX_MESSAGE_BYTES
 from sklearn_wsl_gpu.protocol.version import PROTOCOL, agree
 from wsl_worker.fleet import Fleet
 from wsl_worker.scheduler import Scheduler
-from wsl_worker.sessions import MAX_SESSIONS, Envelope, Session, Sessions
+from wsl_worker.sessions import MAX_SEGMENTS, MAX_SESSIONS, Envelope, Session, Sessions
 
 ZAP_DOMAIN = b"sklearn_wsl_gpu"
 #: Somebody who waits longer than this is told that the request still runs.
@@ -218,6 +218,8 @@ class Front:
             self._fleet.of(session).grant(session, message, envelope)
         elif isinstance(message, m.Cancel):
             self._fleet.of(session).cancel(session, message, envelope)
+        elif isinstance(message, (m.Attach, m.Detach, m.Warm)):
+            self._answer(envelope, self._change_pool(session, message), b"")
         elif isinstance(message, m.Bye):
             self._end_session(session)
             self._answer(envelope, m.Farewell(), b"")
@@ -246,6 +248,24 @@ class Front:
             PROTOCOL, versions, session.token, scheduler.engines, proof, os.getpid(), self._boot,
         )  # fmt: skip
         self._answer(envelope, welcome, b"")
+
+    def _change_pool(self, session: Session, message: m.Attach | m.Detach | m.Warm) -> m.Message:
+        scheduler, number = self._fleet.of(session), message.segment
+        if isinstance(message, m.Attach):
+            if number < 1 or number in session.descriptors or len(session.descriptors) >= MAX_SEGMENTS:
+                raise ProtocolError(f"A segment of number {number} cannot be added to this session's pool.")
+            descriptor, proof = shared.accept(message.offer, self._pool_bytes - session.pool_bytes)
+            session.add_segment(number, descriptor)
+            scheduler.attach_segment(session, number)
+            return m.Attached(number, proof)
+        if number not in session.descriptors or (number == 0 and isinstance(message, m.Detach)):
+            raise ProtocolError(f"This session's pool has no segment of number {number} to do that with.")
+        if isinstance(message, m.Detach):
+            scheduler.tell_of_segment("drop_segment", session, number)
+            session.drop_segment(number)
+        else:
+            scheduler.tell_of_segment("warm", session, number, message.start, message.nbytes)
+        return m.Done()
 
     def _watchable(self, hello: m.Hello) -> int:
         """Return a descriptor that tells of the client's end; -1 where there is none to be had."""

@@ -58,8 +58,18 @@ class Scheduler:
     def attach(self, session: Session) -> None:
         """Let the executor map a session's pool."""
         self._sessions[session.number] = session
+        for number in session.descriptors:
+            self.attach_segment(session, number)
+
+    def attach_segment(self, session: Session, number: int) -> None:
+        """Let the executor map a segment of a session's pool."""
         if self.ready:
-            self._send(["attach", session.number], descriptor=os.dup(session.descriptor))
+            self._send(["attach", session.number, number], descriptor=os.dup(session.descriptors[number]))
+
+    def tell_of_segment(self, kind: str, session: Session, number: int, *about: int) -> None:
+        """Tell the executor to ``"drop_segment"`` or to ``"warm"`` a run of it, after all that was told before."""
+        if self.ready:
+            self._send([kind, session.number, number, *about])
 
     def detach(self, session: Session) -> None:
         """Forget a session: its queued requests, its models, and its running job if there is one."""
@@ -206,8 +216,8 @@ class Scheduler:
         if kind == "ready":
             self.engines, self.packages, self.others = fields
             self.ready = True
-            for session in self._sessions.values():
-                self._send(["attach", session.number], descriptor=os.dup(session.descriptor))
+            for session in list(self._sessions.values()):
+                self.attach(session)
             self._start_next()
             return
         if kind == "broken":

@@ -18,6 +18,8 @@ from sklearn_wsl_gpu.protocol import states
 _REMEMBERED_REQUESTS = 64
 _REMEMBERED_BYTES = 16 * 1024 * 1024
 MAX_SESSIONS = 256
+#: Segments of one session's pool.
+MAX_SEGMENTS = 64
 #: Requests of one session that may wait at once; each holds a span of the client's pool.
 MAX_QUEUED = 256
 
@@ -77,8 +79,8 @@ class Session:
         Secret name towards the client.
     user : str
         Public key that the client proved to have.
-    descriptor : int
-        Of its pool's memory.
+    descriptors : dict of int to int
+        Of its pool's segments, by their numbers.
     process : int
         A pidfd of the client, or -1.
     """
@@ -87,7 +89,7 @@ class Session:
     token: bytes
     user: str
     pid: int
-    descriptor: int
+    descriptors: dict[int, int]
     process: int
     last_heard: float
     jobs: OrderedDict[int, Job] = field(default_factory=OrderedDict)
@@ -105,14 +107,32 @@ class Session:
 
     def describe(self) -> list[Any]:
         """Return number, process, seconds of silence, number of calls, and the map of slots, as plain data."""
-        _, geometry = unpack_superblock(os.pread(self.descriptor, PAGE, 0))
-        found = ledger.slots(os.pread(self.descriptor, LEDGER_BYTES, LEDGER_OFFSET), geometry)
+        found = []
+        for descriptor in self.descriptors.values():
+            _, geometry = unpack_superblock(os.pread(descriptor, PAGE, 0))
+            found += ledger.slots(os.pread(descriptor, LEDGER_BYTES, LEDGER_OFFSET), geometry)
         silence = time.monotonic() - self.last_heard
         return [self.number, self.pid, silence, self.calls, [list(astuple(slot)) for slot in found]]
 
+    def add_segment(self, number: int, descriptor: int) -> None:
+        """Take over the descriptor of another segment of its pool."""
+        self.descriptors[number] = descriptor
+
+    def drop_segment(self, number: int) -> None:
+        """Let go of an added segment."""
+        descriptor = self.descriptors.pop(number, -1)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    @property
+    def pool_bytes(self) -> int:
+        """Bytes of its pool, headers included."""
+        return sum(os.fstat(descriptor).st_size for descriptor in self.descriptors.values())
+
     def close(self) -> None:
         """Let go of the client's memory and process."""
-        os.close(self.descriptor)
+        for number in list(self.descriptors):
+            self.drop_segment(number)
         if self.process >= 0:
             os.close(self.process)
 
@@ -133,7 +153,7 @@ class Sessions:
     def open(self, user: str, pid: int, descriptor: int, process: int, now: float) -> Session:
         """Add a session under a new token."""
         self._count += 1
-        session = Session(self._count, os.urandom(16), user, pid, descriptor, process, now)
+        session = Session(self._count, os.urandom(16), user, pid, {0: descriptor}, process, now)
         self._by_token[session.token] = session
         return session
 

@@ -64,6 +64,9 @@ class Row:
         Parameters, separated by spaces, that allow the estimator to overwrite the caller's array when False;
         ``copy@metric=precomputed`` says: only if the parameter ``metric`` is ``"precomputed"``, and
         ``@metric=precomputed&method=exact``: always if both are so.
+    overwrites : str
+        Methods, separated by spaces, that give back the very array they are given, overwritten, if a parameter that
+        `in_place` names without a condition is False. What a worker was sent is its own to overwrite.
     unchecked : str
         Methods, separated by spaces, that compute with a DataFrame itself and so give one back;
         ``inverse_transform<1.8`` says: before version 1.8 of its package.
@@ -82,6 +85,7 @@ class Row:
     named: bool = True
     targetless: bool = False
     in_place: str = ""
+    overwrites: str = ""
     unchecked: str = ""
     functions: str = ""
     declined: Callable[[str, Mapping[str, Any], Sequence[tuple[int, ...]]], str | None] | None = None
@@ -111,6 +115,11 @@ class Row:
             if may and all(getattr(estimator, name, None) == value for name, _, value in wanted):
                 return True
         return False
+
+    @cached_property
+    def copying(self) -> tuple[str, ...]:
+        """Parameters that, being False, allow it to overwrite the caller's array whatever the others are."""
+        return tuple(entry for entry in self.in_place.split() if "@" not in entry)
 
     def checks_input(self, method: str) -> bool:
         """Tell whether a method makes an array of what it is given, in the version of its package that runs here."""

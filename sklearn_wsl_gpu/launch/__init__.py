@@ -21,6 +21,8 @@ class Address(NamedTuple):
 
     endpoint: str
     keys: ClientKeys
+    #: Whether it is another process's embedded worker.
+    guest: bool = False
 
 
 @dataclass(slots=True)
@@ -76,7 +78,7 @@ def inherit(key: WorkerKey, where: Address) -> None:
     """Use a worker that another process owns, as the embedded one; called in child processes."""
     with _workers.lock:
         if key not in _workers.local:
-            _workers.inherited[key] = where
+            _workers.inherited[key] = where._replace(guest=True)
 
 
 def discard(where: Address) -> bool:
@@ -107,7 +109,7 @@ def stop_all() -> None:
 def after_fork() -> None:
     """Make a forked child a guest of its parent's workers: it uses them, and never stops them."""
     global _workers
-    guests = {key: Address(worker.endpoint, worker.keys) for key, worker in _workers.local.items()}
+    guests = {key: Address(worker.endpoint, worker.keys, True) for key, worker in _workers.local.items()}
     for worker in _workers.local.values():
         worker.abandon()
     _workers = _Workers(inherited={**_workers.inherited, **guests})

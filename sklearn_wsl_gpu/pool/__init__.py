@@ -1,7 +1,8 @@
 """Where arrays lie: segments, slots, spans and leases. Knows bytes; nothing of messages or estimators."""
 
 from sklearn_wsl_gpu.pool.layout import Geometry
-from sklearn_wsl_gpu.pool.pool import VIEW_BYTES, Lease, Pool
+from sklearn_wsl_gpu.pool.lease import Lease
+from sklearn_wsl_gpu.pool.pool import VIEW_BYTES, Pool
 from sklearn_wsl_gpu.pool.segment import Segment
 
 __all__ = ["VIEW_BYTES", "Geometry", "Lease", "Pool", "Segment"]

@@ -36,6 +36,7 @@ class Allocator:
         # Inputs overflow upwards into scratch, outputs downwards; only an output may take input slots, last.
         self._input_ranges = (low, (low[0], high[0]))
         self._output_ranges = (high, (low[1], high[1]), (low[0], high[0]))
+        self._kept_ranges = (geometry.kept_range,)
 
     def __repr__(self) -> str:
         total = self.geometry.pool_bytes
@@ -59,9 +60,16 @@ class Allocator:
         """Return start and size of a run for a request's arrays, or None while there is none."""
         return self._allocate(nbytes, self._input_ranges)
 
-    def allocate_output(self, nbytes: int) -> tuple[int, int] | None:
-        """Return start and size of a run for a reply's arrays, or None while there is none."""
-        return self._allocate(nbytes, self._output_ranges)
+    def allocate_output(self, nbytes: int, may_overflow: bool = True) -> tuple[int, int] | None:
+        """Return start and size of a run for a reply's arrays, or None while there is none.
+
+        Without `may_overflow` only where the user may keep it.
+        """
+        return self._allocate(nbytes, self._output_ranges if may_overflow else self._kept_ranges)
+
+    def free_extents(self) -> list[tuple[int, int]]:
+        """Return first byte and end of each run of bytes that is not allocated."""
+        return list(self._free)
 
     def release(self, start: int) -> None:
         """Give a run back.

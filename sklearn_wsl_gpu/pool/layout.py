@@ -59,7 +59,7 @@ class Geometry:
         Size of a slot in bytes, a multiple of 4096.
     inputs, outputs, scratch : int
         Number of slots of each kind. Scratch slots lie between the two others and serve what overflows
-        either side.
+        either side; a segment that is added to a pool has no others.
     """
 
     slot_bytes: int = DEFAULT_SLOT_BYTES
@@ -73,7 +73,8 @@ class Geometry:
                 f"slot_bytes must be a positive multiple of {PAGE}; got {self.slot_bytes}. "
                 f"The default is {DEFAULT_SLOT_BYTES} (256 MiB)."
             )
-        if self.inputs < 1 or self.outputs < 1 or self.scratch < 0:
+        added = self.inputs == self.outputs == 0 < self.scratch
+        if not added and (self.inputs < 1 or self.outputs < 1 or self.scratch < 0):
             raise ConfigurationError(
                 "slots must be at least one input, one output and no negative number of scratch slots; got "
                 f"{self.inputs} input, {self.outputs} output, {self.scratch} scratch. The default is 4,4,8."
@@ -103,6 +104,11 @@ class Geometry:
     def output_range(self) -> tuple[int, int]:
         """First byte and end of the output slots in the segment."""
         return self.file_bytes - self.outputs * self.slot_bytes, self.file_bytes
+
+    @property
+    def kept_range(self) -> tuple[int, int]:
+        """First byte and end of where results may lie that the user keeps: everywhere, if all slots are scratch."""
+        return self.output_range if self.outputs else (DATA_OFFSET, self.file_bytes)
 
     @property
     def largest_span(self) -> int:

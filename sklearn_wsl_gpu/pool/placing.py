@@ -29,8 +29,8 @@ def memory_order(array: Array) -> Literal["C", "F"]:
     return "F" if strides == sorted(strides) else "C"
 
 
-def plan(arrays: Sequence[Array]) -> tuple[list[ArrayRef], int]:
-    """Decide where each array lies in a span.
+def plan(arrays: Sequence[Array], at: int = SPAN_HEADER_BYTES) -> tuple[list[ArrayRef], int]:
+    """Decide where each array lies in a span, from the offset `at` on.
 
     An array keeps its address modulo a cache line, because the last bit of some results depends on it, and
     a large one keeps it modulo a page, because glibc's copy is three to four times slower when source and
@@ -43,7 +43,6 @@ def plan(arrays: Sequence[Array]) -> tuple[list[ArrayRef], int]:
         Size that the span must have, header included.
     """
     refs: list[ArrayRef] = []
-    at = SPAN_HEADER_BYTES
     for array in arrays:
         modulus = PAGE if array.nbytes >= _LARGE_BYTES else _CACHE_LINE
         phase = array.__array_interface__["data"][0] % modulus if array.nbytes else 0

@@ -8,32 +8,30 @@ there is no shared counter, lock or flag, and nothing that could disagree.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
 from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolError, PoolTooSmall
 from sklearn_wsl_gpu.pool import ledger, placing
-from sklearn_wsl_gpu.pool.allocator import Allocator
 from sklearn_wsl_gpu.pool.layout import (
     CLIENT,
     LEDGER_BYTES,
     LEDGER_OFFSET,
-    PAGE,
     SPAN_HEADER_BYTES,
     WORKER,
     Geometry,
     check_span_header,
     pack_span_header,
-    round_up,
 )
+from sklearn_wsl_gpu.pool.lease import Lease
 from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.pool.region import Region
 from sklearn_wsl_gpu.pool.segment import Segment
 
 #: Results of this size and more are handed out as views on their span.
@@ -42,83 +40,73 @@ VIEW_BYTES = 1024 * 1024
 _WAIT_SLICE_SECONDS = 0.1
 
 
-class Lease:
-    """The right to use a span until it is released. Releasing twice is harmless."""
-
-    __slots__ = ("_pid", "_pool", "_released", "ref", "size")
-
-    def __init__(self, pool: Pool, ref: SpanRef, size: int) -> None:
-        self._pool = pool
-        self._released = False
-        self._pid = os.getpid()
-        self.ref = ref
-        self.size = size
-
-    def __repr__(self) -> str:
-        state = "released" if self._released else "held"
-        return f"<Lease {self.size} bytes, generation {self.ref.generation}, {state}>"
-
-    def __del__(self) -> None:
-        # An interrupt may come between the grant and the first line that would release it.
-        self.release_later()
-
-    def release(self) -> None:
-        """Give the span back; it may be reused at once."""
-        if not self._released:
-            self._released = True
-            self._pool._release_now(self)
-
-    def release_later(self) -> None:
-        """Give the span back from a finalizer: never blocks, and does nothing in a forked child."""
-        if not self._released and os.getpid() == self._pid:
-            self._released = True
-            self._pool._release_from_finalizer(self)
-
-
 class Pool:
-    """The memory of one session.
+    """The memory of one session: a segment from the beginning, and others that are added when it does not suffice.
 
     Parameters
     ----------
     geometry : Geometry
-        Slots of its segment.
+        Slots of its first segment.
     directory : str or None
         Directory of a memory file system; None lets the system choose.
+    limit : int
+        Bytes that all segments may take together; segments are added up to there.
     """
 
-    def __init__(self, geometry: Geometry, directory: str | None = None) -> None:
-        self.segment = Segment.create(geometry, directory)
+    def __init__(self, geometry: Geometry, directory: str | None = None, limit: int = 0) -> None:
         self.geometry = geometry
-        self._allocator = Allocator(geometry)
-        self._ledger = ledger.Ledger(self.segment.map)
+        self._directory = directory
+        self.limit = max(limit, geometry.pool_bytes)
+        self._regions = {0: Region(0, Segment.create(geometry, directory))}
+        self._numbers = itertools.count(1)
         self._generations = itertools.count(1)
         self._changed = threading.Condition(threading.Lock())
         self._queue: deque[object] = deque()
         self._returned: deque[Lease] = deque()
-        self._view_bytes = 0
-        self._views: dict[int, int] = {}
         self._closed = False
+        #: Number of leases that were ever given.
+        self.granted = 0
 
     def __repr__(self) -> str:
-        used, total = self.used_bytes, self.geometry.pool_bytes
+        with self._changed:
+            regions = list(self._regions.values())
+        slots = sum(region.segment.geometry.slots for region in regions)
+        added = f" in {len(regions)} segments" if len(regions) > 1 else ""
         return (
-            f"<Pool {self.geometry.slots} slots, {used / 2**20:.1f} of {total / 2**20:.0f} MiB leased, "
-            f"{self._view_bytes / 2**20:.1f} MiB of it kept results>"
+            f"<Pool {slots} slots{added}, {self.used_bytes / 2**20:.1f} of {self.pool_bytes / 2**20:.0f} MiB leased, "
+            f"{self.view_bytes / 2**20:.1f} MiB of it kept results>"
         )
+
+    @property
+    def segment(self) -> Segment:
+        """The segment that is there from the beginning."""
+        return self._regions[0].segment
+
+    @property
+    def segments(self) -> dict[int, Segment]:
+        """All segments by their numbers."""
+        with self._changed:
+            return {number: region.segment for number, region in self._regions.items()}
+
+    @property
+    def pool_bytes(self) -> int:
+        """Bytes of all slots."""
+        with self._changed:
+            return self._pool_bytes()
 
     @property
     def used_bytes(self) -> int:
         """Bytes under lease."""
         with self._changed:
             self._drain()
-            return self.geometry.pool_bytes - self._allocator.free_bytes
+            return self._pool_bytes() - sum(region.allocator.free_bytes for region in self._regions.values())
 
     @property
     def view_bytes(self) -> int:
         """Bytes under lease by results that the user keeps."""
         with self._changed:
             self._drain()
-            return self._view_bytes
+            return sum(sum(region.kept.values()) for region in self._regions.values())
 
     def slots(self) -> list[ledger.Slot]:
         """Return what each slot is used for."""
@@ -126,8 +114,11 @@ class Pool:
             self._drain()
             if self._closed:
                 return []
-            raw = self.segment.map[LEDGER_OFFSET : LEDGER_OFFSET + LEDGER_BYTES]
-        return ledger.slots(raw, self.geometry)
+            found = [
+                (region.segment.map[LEDGER_OFFSET : LEDGER_OFFSET + LEDGER_BYTES], region.segment.geometry)
+                for region in self._regions.values()
+            ]
+        return [slot for raw, geometry in found for slot in ledger.slots(raw, geometry)]
 
     def lease_input(self, nbytes: int, deadline: float | None = None) -> Lease:
         """Lease a span for the arrays of a request, waiting in order of arrival while the pool is full.
@@ -148,28 +139,36 @@ class Pool:
         DeadlineExceeded
             If the deadline passes first.
         """
-        return self._lease(nbytes, self._allocator.allocate_input, ledger.INPUT, deadline)
+        return self._lease(nbytes, ledger.INPUT, deadline)
 
     def lease_output(self, nbytes: int, deadline: float | None = None) -> Lease:
         """Lease a span for the arrays of a reply; as `lease_input`."""
-        return self._lease(nbytes, self._allocator.allocate_output, ledger.OUTPUT, deadline)
+        return self._lease(nbytes, ledger.OUTPUT, deadline)
 
     def try_lease_input(self, nbytes: int) -> Lease | None:
         """Lease a span for a request if that needs no waiting."""
-        return self._try_lease(nbytes, self._allocator.allocate_input, ledger.INPUT)
+        return self._try_lease(nbytes, ledger.INPUT)
 
     def try_lease_output(self, nbytes: int) -> Lease | None:
         """Lease a span for a reply if that needs no waiting."""
-        return self._try_lease(nbytes, self._allocator.allocate_output, ledger.OUTPUT)
+        return self._try_lease(nbytes, ledger.OUTPUT)
+
+    def try_lease_kept(self, nbytes: int) -> Lease | None:
+        """Lease a span that the user may keep if that needs no waiting."""
+        return self._try_lease(nbytes, ledger.KEPT)
 
     def put(self, lease: Lease, refs: Sequence[ArrayRef], arrays: Sequence[Array]) -> None:
         """Write the arrays of a request, and the span's header last."""
-        start = lease.ref.start
-        self._check_open()
-        placing.write(self.segment.map, start, refs, arrays)
+        segment = self._segment_of(lease)
+        placing.write(segment.map, lease.ref.start, refs, arrays)
         end = refs[-1].offset + arrays[-1].nbytes if refs else SPAN_HEADER_BYTES
-        header = pack_span_header(self.segment.epoch, lease.ref.generation, end - SPAN_HEADER_BYTES, CLIENT)
-        self.segment.map[start : start + SPAN_HEADER_BYTES] = header
+        self.seal(lease, end)
+
+    def seal(self, lease: Lease, nbytes: int) -> None:
+        """Write the header of a span whose first `nbytes`, header included, the worker may read."""
+        segment, start = self._segment_of(lease), lease.ref.start
+        header = pack_span_header(segment.epoch, lease.ref.generation, nbytes - SPAN_HEADER_BYTES, CLIENT)
+        segment.map[start : start + SPAN_HEADER_BYTES] = header
 
     def check_reply(self, lease: Lease) -> int:
         """Return the payload bytes of a reply that the worker wrote for this very lease.
@@ -179,23 +178,21 @@ class Pool:
         StaleReference
             If the span holds anything else.
         """
-        start = lease.ref.start
-        self._check_open()
-        raw = self.segment.map[start : start + SPAN_HEADER_BYTES]
+        segment, start = self._segment_of(lease), lease.ref.start
+        raw = segment.map[start : start + SPAN_HEADER_BYTES]
         limit = lease.size - SPAN_HEADER_BYTES
-        return check_span_header(raw, self.segment.epoch, lease.ref.generation, limit, WORKER)
+        return check_span_header(raw, segment.epoch, lease.ref.generation, limit, WORKER)
 
     def window(self, lease: Lease) -> Array:
         """Return the bytes of a leased span as an array: what `keep` watches, and what results are views of."""
-        self._check_open()
         # Not np.ndarray(buffer=…), which lets the mapping be closed beneath it.
-        return np.frombuffer(self.segment.map, np.uint8, lease.size, lease.ref.start)
+        return np.frombuffer(self._segment_of(lease).map, np.uint8, lease.size, lease.ref.start)
 
     def keep(self, lease: Lease, window: Array, nbytes: int) -> bool:
-        """Let the user keep views of `window`, if the pool has room to spare.
+        """Let the user keep views of `window`, if it lies where that is allowed.
 
-        Kept results take at most half of the output slots, and never other slots: so every request that fits
-        in an empty pool still finds its place, however much is kept.
+        Kept results lie in output slots and in segments that were added, and never in other slots: so every
+        request that fits in an empty pool still finds its place, however much is kept.
 
         Parameters
         ----------
@@ -211,15 +208,14 @@ class Pool:
         kept : bool
             False if the caller must copy, and release the lease.
         """
-        low, high = self.geometry.output_range
+        start = lease.ref.start
         with self._changed:
             self._drain()
-            if lease.ref.start < low or self._view_bytes + round_up(nbytes, PAGE) > (high - low) // 2:
+            region = self._regions[lease.ref.segment]
+            if not region.may_keep(start):
                 return False
-            lease.size = self._allocator.shrink(lease.ref.start, nbytes)
-            self._view_bytes += lease.size
-            self._views[lease.ref.start] = lease.size
-            self._ledger.note(lease.ref.start, lease.size, ledger.KEPT)
+            lease.size = region.kept[start] = region.allocator.shrink(start, nbytes)
+            region.ledger.note(start, lease.size, ledger.KEPT)
             self._changed.notify_all()
         finalizer = weakref.finalize(window, lease.release_later)
         finalizer.atexit = False
@@ -229,61 +225,121 @@ class Pool:
         """Never reuse what is kept now: a forked child may hold the same views."""
         with self._changed:
             self._drain()
-            for start in self._views:
-                self._views[start] = 0
+            for region in self._regions.values():
+                region.kept = dict.fromkeys(region.kept, 0)
+
+    def prepare(self, nbytes: int) -> tuple[int, Segment] | None:
+        """Make a segment that holds a span of `nbytes`, for `admit`; None where the pool's limit forbids it.
+
+        Parameters
+        ----------
+        nbytes : int
+            Size in bytes, header included.
+
+        Returns
+        -------
+        number, segment
+            The number that it will have, and the segment, which the worker has to be told of first.
+        """
+        slots = -(-max(nbytes, 1) // self.geometry.slot_bytes)
+        with self._changed:
+            if self._closed or self._pool_bytes() + slots * self.geometry.slot_bytes > self.limit:
+                return None
+            number = next(self._numbers)
+        return number, Segment.create(Geometry(self.geometry.slot_bytes, 0, 0, slots), self._directory)
+
+    def admit(self, number: int, segment: Segment) -> None:
+        """Use a segment from `prepare` from now on."""
+        with self._changed:
+            if self._closed:
+                segment.close()
+            else:
+                self._regions[number] = Region(number, segment)
+                self._changed.notify_all()
+
+    def drop_idle(self) -> dict[int, Segment]:
+        """Take the added segments out in which nothing is leased; the caller closes them when the worker has."""
+        with self._changed:
+            self._drain()
+            idle = [number for number, region in self._regions.items() if number and not region.allocator.used]
+            return {number: self._regions.pop(number).segment for number in idle}
+
+    def trim(self, spare: int) -> int:
+        """Give the memory of what is not leased back to the system.
+
+        Parameters
+        ----------
+        spare : int
+            Bytes at the beginning of the input slots, and of the output slots, that stay as they are.
+
+        Returns
+        -------
+        nbytes : int
+            Bytes whose memory was given back.
+        """
+        with self._changed:
+            self._drain()
+            if self._closed:
+                return 0
+            # Under the lock, so that nothing is leased meanwhile.
+            return sum(region.trim(spare) for region in self._regions.values())
 
     def close(self) -> None:
         """Wake all who wait with an error, and drop the memory; kept results stay valid."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self.segment.close()
+        for region in self._regions.values():
+            region.segment.close()
 
-    def _check_open(self) -> None:
+    def _pool_bytes(self) -> int:
+        return sum(region.segment.geometry.pool_bytes for region in self._regions.values())
+
+    def _segment_of(self, lease: Lease) -> Segment:
         if self._closed:
             raise PoolError("The session was closed while a call was under way.")
+        return self._regions[lease.ref.segment].segment
 
-    def _try_lease(self, nbytes: int, allocate: Callable[[int], tuple[int, int] | None], use: int) -> Lease | None:
-        if not self._allocator.fits_ever(nbytes):
-            return None
+    def _allocate(self, nbytes: int, use: int) -> tuple[Region, int, int] | None:
+        for region in self._regions.values():
+            if region.allocator.fits_ever(nbytes) and (found := region.allocate(nbytes, use)) is not None:
+                return region, *found
+        return None
+
+    def _try_lease(self, nbytes: int, use: int) -> Lease | None:
         with self._changed:
             self._drain()
-            found = None if self._queue or self._closed else allocate(nbytes)
+            found = None if self._queue or self._closed else self._allocate(nbytes, use)
         return None if found is None else self._grant(*found, use)
 
-    def _lease(
-        self, nbytes: int, allocate: Callable[[int], tuple[int, int] | None], use: int, deadline: float | None
-    ) -> Lease:
-        if not self._allocator.fits_ever(nbytes):
+    def _lease(self, nbytes: int, use: int, deadline: float | None) -> Lease:
+        with self._changed:
+            fits = any(region.allocator.fits_ever(nbytes) for region in self._regions.values())
+        if not fits:
             largest = self.geometry.largest_span
             raise PoolTooSmall(
                 f"The arrays of this call take {nbytes / 1e6:.0f} MB, and the pool holds at most "
-                f"{largest / 1e6:.0f} MB at a time (its input and scratch slots). Enlarge it with "
-                "offload(slots=…) or offload(slot_bytes=…), or SKLEARN_WSL_GPU_SLOTS / "
-                "SKLEARN_WSL_GPU_SLOT_BYTES."
+                f"{largest / 1e6:.0f} MB at a time (its input and scratch slots), and grows to "
+                f"{self.limit / 1e6:.0f} MB. Enlarge it with offload(slots=…), offload(slot_bytes=…) or "
+                "offload(pool_limit=…), or SKLEARN_WSL_GPU_SLOTS / SKLEARN_WSL_GPU_SLOT_BYTES / "
+                "SKLEARN_WSL_GPU_POOL_LIMIT."
             )
         ticket = object()
         with self._changed:
             self._queue.append(ticket)
             try:
-                found = self._wait_for_turn(ticket, nbytes, allocate, deadline)
+                found = self._wait_for_turn(ticket, nbytes, use, deadline)
             finally:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
         return self._grant(*found, use)
 
-    def _wait_for_turn(
-        self,
-        ticket: object,
-        nbytes: int,
-        allocate: Callable[[int], tuple[int, int] | None],
-        deadline: float | None,
-    ) -> tuple[int, int]:
+    def _wait_for_turn(self, ticket: object, nbytes: int, use: int, deadline: float | None) -> tuple[Region, int, int]:
         while True:
             if self._closed:
                 raise PoolError("The session was closed while a call waited for room in its pool.")
             self._drain()
-            if self._queue[0] is ticket and (found := allocate(nbytes)) is not None:
+            if self._queue[0] is ticket and (found := self._allocate(nbytes, use)) is not None:
                 return found
             wait = _WAIT_SLICE_SECONDS
             if deadline is not None:
@@ -291,31 +347,33 @@ class Pool:
                 if wait <= 0:
                     raise DeadlineExceeded(
                         f"The pool had no room for {nbytes / 1e6:.0f} MB before the call's deadline. Raise "
-                        "timeout, enlarge the pool (slots, slot_bytes), or run fewer calls at once."
+                        "timeout, enlarge the pool (slots, slot_bytes, pool_limit), or run fewer calls at once."
                     )
             self._changed.wait(wait)
 
-    def _grant(self, start: int, size: int, use: int) -> Lease:
+    def _grant(self, region: Region, start: int, size: int, use: int) -> Lease:
         try:
-            self.segment.reserve(start, size)
+            region.segment.reserve(start, size)
             with self._changed:
                 if not self._closed:
-                    self._ledger.note(start, size, use)
+                    region.ledger.note(start, size, use)
+                self.granted += 1
         except BaseException:
             with self._changed:
-                self._allocator.release(start)
+                region.allocator.release(start)
                 self._changed.notify_all()
             raise
-        return Lease(self, SpanRef(0, start, size, next(self._generations)), size)
+        return Lease(self, SpanRef(region.number, start, size, next(self._generations)), size)
 
-    def _release_now(self, lease: Lease) -> None:
+    def take_back(self, lease: Lease) -> None:
+        """Free a span; its lease asks for it."""
         with self._changed:
             self._drain()
             self._free(lease)
             self._changed.notify_all()
 
-    def _release_from_finalizer(self, lease: Lease) -> None:
-        # The garbage collector may run while this very thread holds the lock: queue, and only try.
+    def take_back_later(self, lease: Lease) -> None:
+        """Free a span when that needs no waiting for the lock, which this very thread may hold."""
         self._returned.append(lease)
         if self._changed.acquire(blocking=False):
             try:
@@ -329,13 +387,10 @@ class Pool:
             self._free(self._returned.popleft())
 
     def _free(self, lease: Lease) -> None:
-        start = lease.ref.start
-        kept = self._views.get(start)
-        if kept == 0:
+        region, start = self._regions[lease.ref.segment], lease.ref.start
+        if region.kept.pop(start, None) == 0:
+            region.kept[start] = 0
             return  # pinned: a forked child may still read it
-        if kept is not None:
-            del self._views[start]
-            self._view_bytes -= kept
-        self._allocator.release(start)
+        region.allocator.release(start)
         if not self._closed:
-            self._ledger.strike(start)
+            region.ledger.strike(start)

@@ -88,6 +88,18 @@ class Segment:
             memory.reserve(self.descriptor, begin, end - begin)
             self._reserved.update(missing)
 
+    def discard(self, begin: int, end: int) -> int:
+        """Give the memory of a run back to the system, and return how much that was; its bytes are zero then.
+
+        The run has to be reserved again before it is used.
+        """
+        chunk = memory.RESERVE_CHUNK_BYTES
+        with self._lock:
+            whole = [index for index in range(-(-begin // chunk), end // chunk) if index in self._reserved]
+            done = [index for index in whole if memory.discard(self.map, index * chunk, chunk)]
+            self._reserved.difference_update(done)
+        return len(done) * chunk
+
     def client_challenge(self, nonce: bytes) -> None:
         """Write what the worker has to read back."""
         self.map[CHALLENGE_OFFSET : CHALLENGE_OFFSET + CHALLENGE_BYTES] = nonce

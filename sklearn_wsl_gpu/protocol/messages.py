@@ -76,6 +76,30 @@ class Status(NamedTuple):
     session: bytes
 
 
+class Attach(NamedTuple):
+    """Client: my pool has another segment, of this number; I offer it as the first one in `Hello`."""
+
+    session: bytes
+    segment: int
+    offer: list[Any]
+
+
+class Detach(NamedTuple):
+    """Client: that segment is not used any more."""
+
+    session: bytes
+    segment: int
+
+
+class Warm(NamedTuple):
+    """Client: this run of a segment will be used soon; let its pages be there for you."""
+
+    session: bytes
+    segment: int
+    start: int
+    nbytes: int
+
+
 class Bye(NamedTuple):
     """Client: this session is over."""
 
@@ -152,6 +176,17 @@ class Report(NamedTuple):
     """Worker: counters, as pairs of name and value."""
 
     counters: list[list[Any]]
+
+
+class Attached(NamedTuple):
+    """Worker: I see the segment; here is the proof."""
+
+    segment: int
+    proof: bytes
+
+
+class Done(NamedTuple):
+    """Worker: so be it."""
 
 
 class Farewell(NamedTuple):
@@ -236,14 +271,14 @@ class ResultBody(NamedTuple):
 Message: TypeAlias = (
     Hello | Welcome | Call | Wait | Grant | Cancel | Status | Bye
     | Result | NeedOutput | NeedModel | Running | Failed | Cancelled | Refused | Report | Farewell | Stop
-    | Progress
+    | Progress | Attach | Attached | Detach | Warm | Done
 )  # fmt: skip
 
 #: A message's number is its place here; never reorder, only append (see `version`).
 MESSAGES: tuple[type[Message], ...] = (
     Hello, Welcome, Call, Wait, Grant, Cancel, Status, Bye,
     Result, NeedOutput, NeedModel, Running, Failed, Cancelled, Refused, Report, Farewell, Stop,
-    Progress,
+    Progress, Attach, Attached, Detach, Warm, Done,
 )  # fmt: skip
 _NUMBER = {kind: number for number, kind in enumerate(MESSAGES)}
 
@@ -256,6 +291,11 @@ _FIELDS: dict[type[Any], tuple[f.Check, ...]] = {
     Grant: (f.blob, f.integer, f.span),
     Cancel: (f.blob, f.integer),
     Status: (f.blob,),
+    Attach: (f.blob, f.integer, f.items),
+    Attached: (f.integer, f.blob),
+    Detach: (f.blob, f.integer),
+    Warm: (f.blob, f.integer, f.integer, f.integer),
+    Done: (),
     Bye: (f.blob,),
     Stop: (f.blob,),
     Result: (f.integer,),

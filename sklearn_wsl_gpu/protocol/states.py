@@ -25,7 +25,21 @@ CLIENT_SENDS: ChannelTable = {
     (NEW, m.Hello): GREETING,
     (NEW, m.Status): LOOKING,
     (NEW, m.Stop): LOOKING,
-    **{(READY, kind): ASKING for kind in (m.Call, m.Wait, m.Grant, m.Cancel, m.Status, m.Bye, m.Stop)},
+    **{
+        (READY, kind): ASKING
+        for kind in (
+            m.Call,
+            m.Wait,
+            m.Grant,
+            m.Cancel,
+            m.Status,
+            m.Bye,
+            m.Stop,
+            m.Attach,
+            m.Detach,
+            m.Warm,
+        )
+    },
     # Silence: the same question again, or the wish to stop.
     (ASKING, m.Wait): ASKING,
     (ASKING, m.Cancel): ASKING,
@@ -43,7 +57,7 @@ CLIENT_RECEIVES: ChannelTable = {
         (ASKING, kind): READY
         for kind in (
             m.Result, m.NeedOutput, m.NeedModel, m.Running, m.Failed, m.Cancelled, m.Refused, m.Report,
-            m.Progress,
+            m.Progress, m.Attached, m.Done,
         )
     },
 }  # fmt: skip

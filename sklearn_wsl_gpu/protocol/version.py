@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from sklearn_wsl_gpu.errors import VersionMismatch
 
-PROTOCOL = 4
+PROTOCOL = 5
 
 
 def minor(version: str) -> tuple[int, ...]:

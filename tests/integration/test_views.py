@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Binarizer, MaxAbsScaler, MinMaxScaler, Normalizer, StandardScaler
 
 from sklearn_wsl_gpu import offload, sessions
 from sklearn_wsl_gpu.pool.memory import available_memory
@@ -49,9 +51,9 @@ def test_a_small_result_and_fitted_attributes_are_private() -> None:
 
 def test_kept_results_never_starve_the_pool() -> None:
     expected = _expected(LARGE)
-    with offload(fallback="raise", slots=(1, 2, 1), slot_bytes=2**23) as session:
+    with offload(fallback="raise", slots=(1, 2, 1), slot_bytes=2**23, pool_limit=0) as session:
         kept = [StandardScaler().fit_transform(LARGE) for _ in range(12)]
-        assert int(str(session.status()["pool_kept_bytes"])) <= 2**23
+        assert int(str(session.status()["pool_kept_bytes"])) <= 2 * 2**23
         for result in kept:
             np.testing.assert_array_equal(result, expected)
         del kept, result
@@ -121,3 +123,45 @@ def test_an_array_larger_than_several_slots_works_by_default() -> None:
 
     assert session.report().calls[0].bytes_sent > 1.5 * 2**30
     np.testing.assert_array_equal(scaler.mean_, np.full(64, 2.0))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(
+    "layout",
+    [np.ascontiguousarray, np.asfortranarray, lambda X: X[::2, ::3], lambda X: np.broadcast_to(X, X.shape)],
+    ids=["C", "Fortran", "strided", "read-only"],
+)
+def test_what_is_computed_where_it_was_sent_is_what_a_copy_gives(
+    dtype: Any, layout: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    X = layout(np.tile(LARGE, (6, 1)).astype(dtype))
+    before = X.copy()
+
+    def results(cls: Any) -> list[np.ndarray]:
+        names = [name for name in ("transform", "inverse_transform") if hasattr(cls, name)]
+        return [cls().fit_transform(X), *[getattr(cls().fit(X), name)(X) for name in names]]
+
+    for cls in (StandardScaler, MinMaxScaler, MaxAbsScaler, Normalizer, Binarizer):
+        local = results(cls)
+        with offload(fallback="raise") as session:
+            remote = results(cls)
+            kept = sessions.obtain(session.settings).pool.view_bytes
+            assert 0 <= kept - X.nbytes * len(remote) < 2**20, "nothing is kept but the results"
+
+        np.testing.assert_array_equal(X, before)
+        for here, there in zip(local, remote, strict=True):
+            assert (there.dtype, there.strides, there.flags.writeable) == (here.dtype, here.strides, True)
+            np.testing.assert_array_equal(there, here)
+        del local, remote, here, there
+
+
+def test_a_model_that_was_fitted_by_the_worker_still_copies_when_it_is_used_here() -> None:
+    with offload(fallback="raise"):
+        scaler = StandardScaler()
+        scaler.fit_transform(LARGE)
+        scaler.transform(LARGE)
+    X = LARGE.copy()
+    scaler.transform(X)
+
+    assert scaler.copy is True
+    np.testing.assert_array_equal(X, LARGE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import mmap
+import os
 import random
 import threading
 import time
@@ -18,6 +20,7 @@ from sklearn_wsl_gpu.arrays import ArrayRef
 from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolError, PoolTooSmall, StaleReference
 from sklearn_wsl_gpu.pool import Geometry, Lease, Pool, placing
 from sklearn_wsl_gpu.pool.layout import PAGE, SPAN_HEADER_BYTES, WORKER, pack_span_header
+from sklearn_wsl_gpu.pool.memory import RESERVE_CHUNK_BYTES
 from sklearn_wsl_gpu.pool.placing import Array
 
 SLOT = 16 * PAGE
@@ -118,7 +121,7 @@ def test_what_can_never_fit_fails_at_once_and_names_the_settings(pool: Pool, met
     with pytest.raises(PoolTooSmall) as caught:
         getattr(pool, method)(LARGEST + 1)
 
-    for setting in ("slots=", "slot_bytes=", "SKLEARN_WSL_GPU_SLOTS", "SKLEARN_WSL_GPU_SLOT_BYTES"):
+    for setting in ("slots=", "slot_bytes=", "pool_limit=", "SKLEARN_WSL_GPU_SLOTS", "SKLEARN_WSL_GPU_SLOT_BYTES"):
         assert setting in str(caught.value)
     assert pool.try_lease_output(LARGEST + 1) is None
     everything.release()
@@ -282,7 +285,7 @@ def test_kept_results_never_starve_a_pool(lengths: list[int]) -> None:
     with contextlib.closing(Pool(Geometry(SLOT, INPUTS, OUTPUTS, SCRATCH))) as pool:
         kept = [view for view in (_keep(pool, np.ones(length)) for length in lengths) if view is not None]
 
-        assert pool.view_bytes <= OUTPUTS * SLOT // 2
+        assert pool.view_bytes <= OUTPUTS * SLOT
         for method in (pool.lease_input, pool.lease_output):
             largest = method(LARGEST, _now())
             pool.window(largest)[:] = 0
@@ -293,15 +296,15 @@ def test_kept_results_never_starve_a_pool(lengths: list[int]) -> None:
         assert pool.used_bytes == 0
 
 
-def test_a_pool_that_has_no_room_to_spare_asks_for_a_copy(pool: Pool) -> None:
-    half = OUTPUTS * SLOT // 2
-    lease = pool.lease_output(half)
+def test_a_pool_whose_output_slots_are_all_kept_asks_for_a_copy(pool: Pool) -> None:
+    lease = pool.lease_output(OUTPUTS * SLOT)
     window = pool.window(lease)
-    assert pool.keep(lease, window, half)
-    assert pool.view_bytes == half
+    assert pool.keep(lease, window, OUTPUTS * SLOT)
+    assert pool.view_bytes == OUTPUTS * SLOT
 
+    assert pool.try_lease_kept(1) is None
     assert _keep(pool, np.ones(8)) is None
-    assert pool.used_bytes == half
+    assert pool.used_bytes == OUTPUTS * SLOT
 
     del window
     gc.collect()
@@ -363,3 +366,94 @@ def test_a_closed_pool_is_an_error_and_not_a_crash(pool: Pool) -> None:
     for use in (lambda: pool.put(lease, [], []), lambda: pool.check_reply(lease), lambda: pool.window(lease)):
         with pytest.raises(PoolError, match="closed"):
             use()
+
+
+@pytest.fixture
+def growing() -> Iterator[Pool]:
+    made = Pool(Geometry(SLOT, INPUTS, OUTPUTS, SCRATCH), limit=(INPUTS + OUTPUTS + SCRATCH + 10) * SLOT)
+    yield made
+    made.close()
+
+
+def _grow(pool: Pool, nbytes: int) -> int:
+    prepared = pool.prepare(nbytes)
+    assert prepared is not None
+    pool.admit(*prepared)
+    return prepared[0]
+
+
+def test_a_segment_that_is_added_serves_what_did_not_fit_and_may_be_kept(growing: Pool) -> None:
+    with pytest.raises(PoolTooSmall, match="pool_limit"):
+        growing.lease_input(9 * SLOT)
+    number = _grow(growing, 9 * SLOT)
+
+    lease = growing.lease_input(9 * SLOT, _now())
+    assert lease.ref.segment == number
+    refs, _ = placing.plan([np.arange(10.0)])
+    growing.put(lease, refs, [np.arange(10.0)])
+    np.testing.assert_array_equal(placing.view(growing.segments[number].map, lease.ref.start, refs[0]), np.arange(10.0))
+    window = growing.window(lease)
+    assert growing.keep(lease, window, 8 * SLOT)
+    assert growing.view_bytes == 8 * SLOT
+    assert len(growing.slots()) == INPUTS + OUTPUTS + SCRATCH + 9
+    del window, lease
+    gc.collect()
+    assert growing.used_bytes == 0
+
+
+def test_segments_are_added_up_to_the_limit_and_their_numbers_never_come_again(growing: Pool) -> None:
+    assert growing.prepare(11 * SLOT) is None
+    first = _grow(growing, 6 * SLOT)
+    assert growing.prepare(5 * SLOT) is None
+    for segment in growing.drop_idle().values():
+        segment.close()
+    assert _grow(growing, 10 * SLOT) != first
+
+
+def test_who_waits_is_served_by_a_segment_that_is_added(growing: Pool) -> None:
+    everything = growing.lease_input(LARGEST)
+    thread = threading.Thread(target=lambda: growing.lease_input(SLOT).release())
+    thread.start()
+    _until(lambda: _waiting(growing) == 1)
+
+    _grow(growing, SLOT)
+    thread.join()
+
+    everything.release()
+
+
+def test_only_a_segment_in_which_nothing_is_leased_is_dropped(growing: Pool) -> None:
+    number = _grow(growing, 9 * SLOT)
+    lease = growing.lease_input(9 * SLOT, _now())
+
+    assert growing.drop_idle() == {}
+    lease.release()
+    dropped = growing.drop_idle()
+    assert list(dropped) == [number]
+    for segment in dropped.values():
+        segment.close()
+    assert list(growing.segments) == [0], "the first stays"
+    with pytest.raises(PoolTooSmall):
+        growing.lease_input(9 * SLOT)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_REMOVE"), reason="the system does not take single pages back")
+def test_what_is_not_leased_goes_back_to_the_system_and_can_be_leased_again() -> None:
+    chunk = RESERVE_CHUNK_BYTES
+    with contextlib.closing(Pool(Geometry(4 * chunk, 1, 1, 1))) as pool:
+        kept, free = pool.lease_input(chunk), pool.lease_input(3 * chunk)
+        pool.window(kept)[:] = 1
+        pool.window(free)[:] = 1
+        used = os.fstat(pool.segment.descriptor).st_blocks
+        free.release()
+
+        assert pool.trim(0) >= 2 * chunk
+        assert (used - os.fstat(pool.segment.descriptor).st_blocks) * 512 >= 2 * chunk
+        assert pool.trim(0) == 0, "it has gone already"
+        assert (pool.window(kept) == 1).all()
+        again = pool.lease_input(3 * chunk)
+        pool.window(again)[:] = 2
+        assert (pool.window(kept) == 1).all()
+        again.release()
+        assert pool.trim(4 * chunk) == 0, "what is to be spared stays"
+        kept.release()

@@ -40,6 +40,11 @@ MESSAGES: tuple[m.Message, ...] = (
     m.Farewell(),
     m.Stop(TOKEN),
     m.Progress(3, [["begin", [0, 2], "fit", -1, True, "PCA", "fit-pca"], ["score", [4], "0.5", 0, False, "", ""]]),
+    m.Attach(TOKEN, 1, ["shared", 4242, 8, bytes(32)]),
+    m.Attached(1, b"\xff" * 32),
+    m.Detach(TOKEN, 1),
+    m.Warm(TOKEN, 0, 2**21, 2**28),
+    m.Done(),
 )
 _REF = [64, "<f8", [50, 3], "C", True]
 BODIES: tuple[m.CallBody | m.ResultBody, ...] = (

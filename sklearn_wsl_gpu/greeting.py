@@ -1,0 +1,79 @@
+"""The first conversation of a session: who both sides are, and that both see the same memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from importlib.metadata import version
+
+from sklearn_wsl_gpu import launch
+from sklearn_wsl_gpu.carriers import shared
+from sklearn_wsl_gpu.errors import (
+    DeadlineExceeded,
+    OffloadError,
+    ProtocolError,
+    VersionMismatch,
+    WorkerStartError,
+    WorkerUnavailable,
+)
+from sklearn_wsl_gpu.pool import Segment
+from sklearn_wsl_gpu.protocol import messages as m
+from sklearn_wsl_gpu.protocol.version import PROTOCOL, agree
+from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
+
+#: An executor that imports a GPU library takes its time.
+_ENGINE_START_SECONDS = 120.0
+
+_REFUSALS: dict[str, type[OffloadError]] = {"version-mismatch": VersionMismatch, "engine-broken": WorkerStartError}
+
+
+def greet(where: launch.Address, segment: Segment, timeout: float | None) -> tuple[m.Welcome, int]:
+    """Open a session.
+
+    Parameters
+    ----------
+    where : Address
+        Of the worker.
+    segment : Segment
+        The first of the session's pool.
+    timeout : float or None
+        Seconds that it may take.
+
+    Returns
+    -------
+    welcome : Welcome
+    process : int
+        A descriptor that becomes readable when the worker ends, or -1.
+
+    Raises
+    ------
+    OffloadError
+        If the worker cannot be reached, or does not fit.
+    """
+    versions = {"scikit-learn": version("scikit-learn"), "sklearn_wsl_gpu": version("sklearn-wsl-gpu")}
+    offered = shared.offer(segment)
+    hello = m.Hello(PROTOCOL, [list(pair) for pair in versions.items()], os.getpid(), shared.boot_id(), offered)
+    end = time.monotonic() + _ENGINE_START_SECONDS
+    if timeout is not None:
+        end = min(end, time.monotonic() + timeout)
+    wire = Wire(where.endpoint, where.keys, -1, greeted=False)
+    try:
+        wire.connect(min(end, time.monotonic() + CONNECT_SECONDS))
+        answer, _ = wire.ask(hello, b"", end)
+        while isinstance(answer, m.Running):
+            if time.monotonic() > end:
+                raise DeadlineExceeded("The worker's engine did not start in time. Raise timeout.")
+            answer, _ = wire.ask(hello, b"", end)
+    finally:
+        wire.close()
+    if isinstance(answer, m.Refused):
+        raise _REFUSALS.get(answer.code, WorkerUnavailable)(answer.words, answer.code)
+    if not isinstance(answer, m.Welcome):
+        raise ProtocolError("The worker did not welcome this client.")
+    agree(PROTOCOL, versions, answer.protocol, dict((name, text) for name, text in answer.versions), "worker")
+    shared.prove(segment, offered, answer.proof)
+    if answer.boot and answer.boot == shared.boot_id() and hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):
+            return answer, os.pidfd_open(answer.pid)
+    return answer, -1

@@ -1,0 +1,51 @@
+"""The right to use a span."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+from sklearn_wsl_gpu.arrays import SpanRef
+
+
+class Owner(Protocol):
+    """Who gave a lease, and takes it back."""
+
+    def take_back(self, lease: Lease) -> None:
+        """Free a span now."""
+
+    def take_back_later(self, lease: Lease) -> None:
+        """Free a span from a finalizer: without waiting for a lock."""
+
+
+class Lease:
+    """The right to use a span until it is released. Releasing twice is harmless."""
+
+    __slots__ = ("_pid", "_pool", "_released", "ref", "size")
+
+    def __init__(self, pool: Owner, ref: SpanRef, size: int) -> None:
+        self._pool = pool
+        self._released = False
+        self._pid = os.getpid()
+        self.ref = ref
+        self.size = size
+
+    def __repr__(self) -> str:
+        state = "released" if self._released else "held"
+        return f"<Lease {self.size} bytes, generation {self.ref.generation}, {state}>"
+
+    def __del__(self) -> None:
+        # An interrupt may come between the grant and the first line that would release it.
+        self.release_later()
+
+    def release(self) -> None:
+        """Give the span back; it may be reused at once."""
+        if not self._released:
+            self._released = True
+            self._pool.take_back(self)
+
+    def release_later(self) -> None:
+        """Give the span back from a finalizer: never blocks, and does nothing in a forked child."""
+        if not self._released and os.getpid() == self._pid:
+            self._released = True
+            self._pool.take_back_later(self)

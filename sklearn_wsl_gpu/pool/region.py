@@ -1,0 +1,75 @@
+"""A segment of a pool and what is leased in it."""
+
+from __future__ import annotations
+
+from sklearn_wsl_gpu.pool import ledger
+from sklearn_wsl_gpu.pool.allocator import Allocator
+from sklearn_wsl_gpu.pool.segment import Segment
+
+
+class Region:
+    """The owner's side of one segment.
+
+    Parameters
+    ----------
+    number : int
+        Of the segment in its pool; never given twice.
+    segment : Segment
+
+    Attributes
+    ----------
+    allocator : Allocator
+    ledger : Ledger
+    kept : dict of int to int
+        Start → bytes of what the user keeps; 0 bytes for what is never used again.
+    """
+
+    def __init__(self, number: int, segment: Segment) -> None:
+        self.number = number
+        self.segment = segment
+        self.allocator = Allocator(segment.geometry)
+        self.ledger = ledger.Ledger(segment.map)
+        self.kept: dict[int, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<Region {self.number}, {self.allocator!r}, {len(self.kept)} kept>"
+
+    def allocate(self, nbytes: int, use: int) -> tuple[int, int] | None:
+        """Return start and size of a run, or None while there is none.
+
+        Parameters
+        ----------
+        nbytes : int
+        use : int
+            `ledger.INPUT`, `ledger.OUTPUT` or `ledger.KEPT`.
+        """
+        if use == ledger.INPUT:
+            return self.allocator.allocate_input(nbytes)
+        return self.allocator.allocate_output(nbytes, may_overflow=use == ledger.OUTPUT)
+
+    def may_keep(self, start: int) -> bool:
+        """Tell whether what begins there may be kept by the user as long as they like."""
+        return start >= self.segment.geometry.kept_range[0]
+
+    def trim(self, spare: int) -> int:
+        """Give the memory of what is not leased back to the system, but for `spare` bytes of inputs and of outputs.
+
+        Returns
+        -------
+        nbytes : int
+            How much that was.
+        """
+        geometry = self.segment.geometry
+        ranges = (geometry.input_range, geometry.output_range)
+        spared = [(start, min(start + spare, end)) for start, end in ranges]
+        runs = [run for extent in self.allocator.free_extents() for run in _without(extent, spared)]
+        return sum(self.segment.discard(*run) for run in runs)
+
+
+def _without(extent: tuple[int, int], spared: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return what is left of an extent without the ranges that are spared, which are in order."""
+    (begin, end), left = extent, []
+    for low, high in spared:
+        left.append((begin, min(end, low)))
+        begin = max(begin, high)
+    return [(low, high) for low, high in [*left, (begin, end)] if low < high]

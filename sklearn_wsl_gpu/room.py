@@ -1,0 +1,148 @@
+"""Room for the calls of a session: leases, segments that are added and given back, and pages made ready ahead.
+
+Whatever it does by itself it does in a thread that steps back behind all others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+
+from sklearn_wsl_gpu.carriers import shared
+from sklearn_wsl_gpu.errors import OffloadError, PoolError, ProtocolError
+from sklearn_wsl_gpu.pool import Lease, Pool, memory, prefault
+from sklearn_wsl_gpu.protocol import messages as m
+
+#: A pool that was not used for so long gives its memory back, but for what is made ready at the start.
+IDLE_SECONDS = 60.0
+
+Ask = Callable[[m.Message, float | None], m.Message]
+
+
+class Room:
+    """Finds room in a pool, and makes some.
+
+    Parameters
+    ----------
+    pool : Pool
+    session : bytes
+        The session's token.
+    ask : callable
+        Sends a message and returns the answer; takes a deadline.
+    ready_bytes : int
+        Bytes of the input slots, and of the output slots, whose pages are made ready at the start.
+    """
+
+    def __init__(self, pool: Pool, session: bytes, ask: Ask, ready_bytes: int) -> None:
+        self.pool = pool
+        self._session = session
+        self._ask = ask
+        self._ready_bytes = ready_bytes
+        self._growing = threading.Lock()
+        self._stop = threading.Event()
+        #: Set when the pages that are made ready at the start are so on both sides, or cannot be.
+        self.ready = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="sklearn_wsl_gpu room", daemon=True)
+        self._thread.start()
+
+    def lease_input(self, nbytes: int, deadline: float | None) -> Lease:
+        """Lease a span for a request: at once, or in a new segment, or else in turn; see `Pool.lease_input`."""
+        return self._find(nbytes, self.pool.try_lease_input, deadline) or self.pool.lease_input(nbytes, deadline)
+
+    def lease_output(self, nbytes: int, deadline: float | None) -> Lease:
+        """Lease a span for a reply whose size is known; as `lease_input`."""
+        return self._find(nbytes, self.pool.try_lease_kept, deadline) or self.pool.lease_output(nbytes, deadline)
+
+    def lease_kept(self, nbytes: int, deadline: float | None) -> Lease | None:
+        """Lease a span that the user may keep; None where there is none, and none can be made."""
+        return self._find(nbytes, self.pool.try_lease_kept, deadline)
+
+    def try_lease_output(self, nbytes: int) -> Lease | None:
+        """Lease a span for a reply whose size is guessed, if that needs nothing."""
+        return self.pool.try_lease_kept(nbytes) or self.pool.try_lease_output(nbytes)
+
+    def grow(self, nbytes: int, deadline: float | None = None) -> bool:
+        """Add a segment for a span of `nbytes`; tell whether the pool's limit, the memory and the worker allow it."""
+        with self._growing:
+            return self._grow(nbytes, deadline)
+
+    def shrink(self) -> int:
+        """Give all memory back in which nothing lies, but for what is made ready at the start.
+
+        Returns
+        -------
+        nbytes : int
+            How much that was.
+        """
+        with self._growing:
+            dropped = self.pool.drop_idle()
+            given = 0
+            for number, segment in dropped.items():
+                with contextlib.suppress(OffloadError):
+                    self._ask(m.Detach(self._session, number), None)
+                given += segment.geometry.pool_bytes
+                segment.close()
+            return given + self.pool.trim(self._ready_bytes)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _find(self, nbytes: int, attempt: Callable[[int], Lease | None], deadline: float | None) -> Lease | None:
+        found = attempt(nbytes)
+        if found is not None:
+            return found
+        with self._growing:
+            # Somebody else may have made room meanwhile.
+            found = attempt(nbytes)
+            if found is None and self._grow(nbytes, deadline):
+                found = attempt(nbytes)
+            return found
+
+    def _grow(self, nbytes: int, deadline: float | None) -> bool:
+        try:
+            prepared = self.pool.prepare(nbytes)
+        except (PoolError, OSError):
+            return False
+        if prepared is None:
+            return False
+        number, segment = prepared
+        try:
+            offered = shared.offer(segment)
+            answer = self._ask(m.Attach(self._session, number, offered), deadline)
+            if isinstance(answer, m.Refused):
+                raise ProtocolError(answer.words, answer.code)
+            if not isinstance(answer, m.Attached) or answer.segment != number:
+                raise ProtocolError("The worker did not attach a segment that was added to the pool.")
+            shared.prove(segment, offered, answer.proof)
+        except BaseException as error:
+            segment.close()
+            if isinstance(error, OffloadError):
+                return False  # without it calls wait for room, or say what cannot be
+            raise
+        self.pool.admit(number, segment)
+        return True
+
+    def _keep(self) -> None:
+        memory.step_back()
+        try:
+            self._make_ready()
+        finally:
+            self.ready.set()
+        granted = -1
+        while not self._stop.wait(IDLE_SECONDS):
+            if granted == self.pool.granted:
+                with contextlib.suppress(OffloadError):
+                    self.shrink()
+            granted = self.pool.granted
+
+    def _make_ready(self) -> None:
+        segment = self.pool.segment
+        for start, nbytes in prefault.first_runs(segment.geometry, self._ready_bytes):
+            with contextlib.suppress(OffloadError, OSError):
+                segment.reserve(start, nbytes)
+                if prefault.prefault(segment, start, nbytes, self._stop):
+                    self._ask(m.Warm(self._session, 0, start, nbytes), None)

@@ -1,0 +1,149 @@
+"""A pool that adapts: it grows when data need more, gives back what is not needed, and has pages ready ahead."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_wsl_gpu import OffloadSession, PoolTooSmall, offload, room, sessions
+from sklearn_wsl_gpu.pool import Pool
+from sklearn_wsl_gpu.session import Session
+from tests.integration.tools import until
+
+MIB = 2**20
+#: 3.2 MB, in slots of 4 MiB.
+LARGE = np.random.default_rng(0).normal(size=(50_000, 8))
+SMALL_POOL: dict[str, Any] = {"slots": (1, 1, 1), "slot_bytes": 4 * MIB, "fallback": "raise"}
+
+
+def _expected(X: np.ndarray) -> np.ndarray:
+    return StandardScaler().fit(X).transform(X)
+
+
+def _session(session: OffloadSession) -> Session:
+    return sessions.obtain(session.settings)
+
+
+def _pool(session: OffloadSession) -> Pool:
+    return _session(session).pool
+
+
+def _resident(pool: Pool) -> int:
+    return sum(os.fstat(segment.descriptor).st_blocks for segment in pool.segments.values()) * 512
+
+
+def test_data_that_do_not_fit_the_pool_have_a_segment_added_for_them() -> None:
+    X = np.tile(LARGE, (5, 1))
+    with offload(**SMALL_POOL) as session:
+        result = StandardScaler().fit_transform(X)
+        assert len(_pool(session).segments) > 1
+        assert session.status()["pool_bytes"] == _pool(session).pool_bytes > 12 * MIB
+
+    np.testing.assert_array_equal(result, _expected(X))
+
+
+def test_results_that_the_user_keeps_are_views_as_long_as_the_pool_may_grow() -> None:
+    expected = _expected(LARGE)
+    with offload(**SMALL_POOL) as session:
+        kept = [StandardScaler().fit_transform(LARGE) for _ in range(9)]
+        assert _pool(session).view_bytes >= 9 * LARGE.nbytes
+        for result in kept:
+            np.testing.assert_array_equal(result, expected)
+        del kept, result
+        gc.collect()
+        assert session.shrink_pool() > 0
+        assert list(_pool(session).segments) == [0]
+        np.testing.assert_array_equal(StandardScaler().fit_transform(LARGE), expected)
+
+
+def test_a_pool_never_grows_beyond_its_limit() -> None:
+    X = np.tile(LARGE, (3, 1))
+    with offload(**SMALL_POOL, pool_limit=12 * MIB) as session:
+        kept = [StandardScaler().fit_transform(LARGE) for _ in range(4)]
+        assert list(_pool(session).segments) == [0]
+        with pytest.raises(PoolTooSmall, match="pool_limit"):
+            StandardScaler().fit(X)
+        with pytest.raises(PoolTooSmall, match="pool_limit"):
+            session.grow_pool(1)
+    del kept
+
+
+def test_a_pool_is_grown_and_shrunk_by_hand() -> None:
+    with offload(**SMALL_POOL) as session:
+        assert session.grow_pool(5 * MIB) == 20 * MIB
+        assert session.grow_pool(1) == 24 * MIB
+        assert session.shrink_pool() >= 12 * MIB
+        assert session.status()["pool_bytes"] == 12 * MIB
+
+
+def test_the_worker_shows_the_slots_of_every_segment() -> None:
+    with offload(**SMALL_POOL) as session:
+        session.grow_pool(8 * MIB)
+        pools: Any = _session(session).status()["pools"]
+        assert len(pools[0][4]) == 5
+
+
+def test_calls_of_many_threads_in_a_pool_that_is_too_small_for_them_are_all_right() -> None:
+    expected, wrong = _expected(LARGE), []
+
+    def work() -> None:
+        with offload(**SMALL_POOL):
+            for _ in range(6):
+                if not np.array_equal(StandardScaler().fit_transform(LARGE), expected):
+                    wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    gc.collect()
+
+    assert not wrong
+
+
+def test_an_executor_that_is_started_again_sees_every_segment() -> None:
+    with offload(**SMALL_POOL) as session:
+        kept = [StandardScaler().fit_transform(LARGE) for _ in range(3)]
+        assert len(_pool(session).segments) > 1
+        pid = int(str(session.status()["executor_pid"]))
+        os.kill(pid, 9)
+        until(lambda: session.status()["ready"] and session.status()["executor_pid"] != pid)
+        np.testing.assert_array_equal(StandardScaler().fit_transform(LARGE), kept[0])
+    del kept
+
+
+def test_a_pool_that_is_idle_gives_its_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "IDLE_SECONDS", 0.05)
+    with offload(**SMALL_POOL) as session:
+        results = [StandardScaler().fit_transform(LARGE) for _ in range(4)]
+        pool = _pool(session)
+        del results
+        gc.collect()
+        until(lambda: list(pool.segments) == [0] and _resident(pool) < LARGE.nbytes)
+        np.testing.assert_array_equal(StandardScaler().fit_transform(LARGE), _expected(LARGE))
+
+
+def test_pages_are_made_ready_when_a_session_is_opened_and_stay_so() -> None:
+    with offload(**SMALL_POOL, prefault=2 * MIB) as session:
+        StandardScaler().fit(LARGE[:9])
+        held = _session(session)
+        assert held.room.ready.wait(20)
+        assert _resident(held.pool) >= 4 * MIB
+        session.shrink_pool()
+        assert _resident(held.pool) >= 4 * MIB
+
+
+def test_a_session_that_is_closed_does_not_wait_for_pages_to_be_ready() -> None:
+    with offload(fallback="raise", prefault=2**33) as session:
+        StandardScaler().fit(LARGE[:9])
+        held = _session(session)
+    sessions.shutdown()
+
+    assert held.room.ready.is_set()
