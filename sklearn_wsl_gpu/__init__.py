@@ -19,6 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sklearn_wsl_gpu.allocating import asarray, empty
     from sklearn_wsl_gpu.context import OffloadSession, config_context, offload, report
     from sklearn_wsl_gpu.enabling import disable, enable
     from sklearn_wsl_gpu.errors import (
@@ -62,8 +63,10 @@ __all__ = [
     "WorkerDied",
     "WorkerStartError",
     "WorkerUnavailable",
+    "asarray",
     "config_context",
     "disable",
+    "empty",
     "enable",
     "offload",
     "report",
@@ -73,6 +76,7 @@ __all__ = [
 #: No module has the name of something public: a submodule that is imported would take its place.
 _HOME = {"OffloadSession": "context", "offload": "context", "report": "context", "shutdown": "sessions"}
 _HOME |= {"config_context": "context", "disable": "enabling", "enable": "enabling"}
+_HOME |= {"asarray": "allocating", "empty": "allocating"}
 _HOME |= {"CallRecord": "reporting", "Report": "reporting"}
 
 

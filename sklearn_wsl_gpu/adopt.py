@@ -122,8 +122,7 @@ def _after_effects(gathered: Gathered, reply: Reply) -> Iterator[None]:
 
 
 def _inputs(gathered: Gathered) -> _Inputs:
-    lent = gathered.loan.arrays if gathered.loan is not None else ()
-    return _Inputs([*gathered.arrays, *lent])
+    return _Inputs([*gathered.arrays, *gathered.lent])
 
 
 def _merge(call: Invocation, gathered: Gathered, state: dict[str, Any]) -> dict[str, Any]:

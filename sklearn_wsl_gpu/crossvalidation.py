@@ -20,8 +20,8 @@ from sklearn_wsl_gpu.adopt import adopt_value
 from sklearn_wsl_gpu.config import Frame
 from sklearn_wsl_gpu.errors import OffloadError, Reason, Unsupported
 from sklearn_wsl_gpu.estimators import Row, row_of, walk
-from sklearn_wsl_gpu.gather import Gathered, fingerprint, lent_refs, packed
-from sklearn_wsl_gpu.pool import placing
+from sklearn_wsl_gpu.gather import Gathered, fingerprint, packed, place
+from sklearn_wsl_gpu.pool import Pool
 from sklearn_wsl_gpu.progress import FitsProgress
 from sklearn_wsl_gpu.protocol.messages import CallBody
 from sklearn_wsl_gpu.recording import record, record_remote
@@ -127,7 +127,7 @@ def _offload(frame: Frame, name: str, fits: Sequence[Mapping[str, Any]], draws: 
     depth = watch.depth if settings.verbose or getattr(caller, "_skl_callbacks", None) else -1
     while True:
         loan = lending.current(session)
-        gathered = _gather(name, plan, first["X"], first["y"], engines, depth, loan)
+        gathered = _gather(name, plan, first["X"], first["y"], engines, session.pool, depth, loan)
         try:
             reply = session.request(session.next_number(), gathered, deadline, watch.show)
             break
@@ -218,7 +218,9 @@ def _reason_to_stay(frame: Frame, row: Row, estimator: Any, X: Any) -> Reason | 
     return by_policy or graphs.reason_to_split(frame.settings, row, estimator, X, itself=True)
 
 
-def _gather(name: str, plan: _Plan, X: Any, y: Any, engine: str, watched: int, loan: lending.Loan | None) -> Gathered:
+def _gather(
+    name: str, plan: _Plan, X: Any, y: Any, engine: str, pool: Pool, watched: int, loan: lending.Loan | None
+) -> Gathered:
     encoder = Encoder()
     if loan is not None:
         encoder.know_lent(loan.arrays)
@@ -227,15 +229,15 @@ def _gather(name: str, plan: _Plan, X: Any, y: Any, engine: str, watched: int, l
         encoder.encode(plan.candidates), encoder.encode(plan.splits), encoder.encode(plan.fits),
     ]  # fmt: skip
     keywords = [[key, encoder.encode(_converted(value))] for key, value in plan.common.items()]
-    encoder.number_lent()
-    refs, nbytes = placing.plan(encoder.arrays)
+    placed = place(encoder, pool, loan)
     body = CallBody(
-        "", name, engine, 0, 0, None, arguments, keywords, [list(ref) for ref in refs], lent_refs(loan),
+        "", name, engine, 0, 0, None, arguments, keywords, [list(ref) for ref in placed.refs], placed.lent,
         _compat.changed_settings(), generator_node(global_generator(), -1), watched,
     )  # fmt: skip
     return Gathered(
-        ("", name), packed(body), encoder.arrays, refs, nbytes, encoder.generators, frozenset(), None, loan, True
-    )
+        ("", name), packed(body), encoder.arrays, placed.refs, placed.nbytes, encoder.generators, frozenset(), None,
+        placed.lent_arrays, loan, True,
+    )  # fmt: skip
 
 
 def _converted(value: Any) -> Any:

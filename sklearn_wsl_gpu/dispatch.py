@@ -162,7 +162,7 @@ def _ask(
         number = session.next_number()
         loan = lending.current(session)
         depth = -1 if watch is None else progress.depth_of(call.estimator)
-        gathered = gather(call, engine, model, 0 if model else number, watched=depth, loan=loan)
+        gathered = gather(call, engine, model, 0 if model else number, session.pool, watched=depth, loan=loan)
         try:
             reply = session.request(number, gathered, deadline, None if watch is None else watch.show)
             return _Asked(reply, gathered, engine, model or number, stale)

@@ -13,8 +13,7 @@ from sklearn_wsl_gpu.adopt import adopt_value
 from sklearn_wsl_gpu.config import Frame, suspended
 from sklearn_wsl_gpu.errors import OffloadError
 from sklearn_wsl_gpu.estimators.functions import Function
-from sklearn_wsl_gpu.gather import Gathered, packed
-from sklearn_wsl_gpu.pool import placing
+from sklearn_wsl_gpu.gather import Gathered, packed, place
 from sklearn_wsl_gpu.protocol.messages import CallBody
 from sklearn_wsl_gpu.recording import record_remote
 from sklearn_wsl_gpu.session import Session
@@ -63,12 +62,15 @@ def _offload(
     encoder = Encoder()
     arguments = [encoder.encode(inputs.convert(value)) for value in args]
     keywords = [[name, encoder.encode(inputs.convert(value))] for name, value in kwargs.items()]
-    refs, nbytes = placing.plan(encoder.arrays)
+    placed = place(encoder, session.pool, None)
     body = CallBody(
-        "", function.name, engine, 0, 0, None, arguments, keywords, [list(ref) for ref in refs], [],
+        "", function.name, engine, 0, 0, None, arguments, keywords, [list(ref) for ref in placed.refs], placed.lent,
         _compat.changed_settings(), None, -1,
     )  # fmt: skip
-    gathered = Gathered(("", function.name), packed(body), encoder.arrays, refs, nbytes, [], frozenset(), None)
+    gathered = Gathered(
+        ("", function.name), packed(body), encoder.arrays, placed.refs, placed.nbytes, [], frozenset(), None,
+        placed.lent_arrays,
+    )  # fmt: skip
     reply = session.request(session.next_number(), gathered, deadline, None)
     answered = time.perf_counter()
     value = adopt_value(gathered, reply)

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from sklearn_wsl_gpu.errors import LocalProtocolError, Unsupported
 from sklearn_wsl_gpu.estimators import Graph, Row, row_of
 from sklearn_wsl_gpu.invocation import Invocation
 from sklearn_wsl_gpu.lending import Loan
-from sklearn_wsl_gpu.pool import VIEW_BYTES, placing
+from sklearn_wsl_gpu.pool import VIEW_BYTES, Pool, placing
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol import codec
 from sklearn_wsl_gpu.protocol.messages import CallBody, encode_body
@@ -45,10 +45,14 @@ class Gathered:
         Names of the attributes that went along.
     result : Kind or None
         What the result is to be made of, if not of numpy.
+    lent : list of ndarray
+        Arrays that the worker can see already.
     loan : Loan or None
-        What it names of a span that is held.
+        What it names of a span that is held for it.
     lends : bool
         Whether its own span may be held, for calls to come.
+    result_bytes : int
+        Size of the result, if that is known; else 0.
     overwritten : bool
         Whether the worker may leave the result where X lies in the span.
     """
@@ -61,9 +65,35 @@ class Gathered:
     generators: list[np.random.RandomState]
     sent: frozenset[str]
     result: namespaces.Kind | None
+    lent: list[Array]
     loan: Loan | None = None
     lends: bool = False
+    result_bytes: int = 0
     overwritten: bool = False
+
+    @property
+    def seen_bytes(self) -> int:
+        """Bytes of all arrays that the worker sees."""
+        return self.nbytes + sum(array.nbytes for array in self.lent)
+
+
+class Placement(NamedTuple):
+    """Where the arrays of a call lie.
+
+    Attributes
+    ----------
+    refs, nbytes
+        Of what is sent: where each array lies in its span, and the bytes that takes.
+    lent : list of [span, list, bool]
+        What the worker can see already, as the call names it.
+    lent_arrays : list of ndarray
+        The same as arrays.
+    """
+
+    refs: list[ArrayRef]
+    nbytes: int
+    lent: list[Any]
+    lent_arrays: list[Array]
 
 
 def attributes_to_send(call: Invocation, *, fitted: bool = False) -> dict[str, Any]:
@@ -131,8 +161,21 @@ def _checksum(array: Array) -> int:
     return zlib.crc32(array.T.data if array.flags.f_contiguous else array.copy().data)
 
 
+def place(encoder: Encoder, pool: Pool, loan: Loan | None) -> Placement:
+    """Decide where the arrays of an encoder lie: in a new span, or where they are in the pool."""
+    held = encoder.set_apart(pool.find_kept)
+    encoder.number_lent()
+    refs, nbytes = placing.plan(encoder.arrays)
+    lent: list[Any] = []
+    if loan is not None:
+        lent.append([list(loan.lease.ref), [list(ref) for ref in loan.refs], True])
+    # The user may change them between two calls.
+    lent += [[list(span), [list(ref)], False] for _, (span, ref) in held]
+    return Placement(refs, nbytes, lent, [*(loan.arrays if loan is not None else ()), *[array for array, _ in held]])
+
+
 def gather(
-    call: Invocation, engine: str, model: int, keep: int, *, watched: int = -1, loan: Loan | None = None
+    call: Invocation, engine: str, model: int, keep: int, pool: Pool, *, watched: int = -1, loan: Loan | None = None
 ) -> Gathered:
     """Take a call apart.
 
@@ -146,6 +189,8 @@ def gather(
         Number of the model that it keeps; 0 to send the state along.
     keep : int
         Number under which the worker should keep the model afterwards; 0 for not.
+    pool : Pool
+        Whose arrays need not be sent.
     watched : int
         How deep the worker should tell of the progress; -1 for not.
     loan : Loan or None
@@ -174,37 +219,34 @@ def gather(
     arguments, keywords = support.without_target(call.row, call.method, call.args, call.kwargs)
     nodes = [encoder.encode(converted(value)) for value in arguments]
     named = [[name, encoder.encode(converted(value))] for name, value in keywords.items()]
-    encoder.number_lent()
-    refs, nbytes = placing.plan(encoder.arrays)
+    placed = place(encoder, pool, loan)
     body = CallBody(
-        call.row.name, call.method, engine, model, keep, state, nodes, named, [list(ref) for ref in refs],
-        lent_refs(loan), settings, generator, watched,
+        call.row.name, call.method, engine, model, keep, state, nodes, named, [list(ref) for ref in placed.refs],
+        placed.lent, settings, generator, watched,
     )  # fmt: skip
+    X = _overwritable(call, [*encoder.arrays, *placed.lent_arrays], nodes) if engine == "cpu" else None
     return Gathered(
-        (call.row.name, call.method), packed(body), encoder.arrays, refs, nbytes, encoder.generators, sent, result,
-        loan, overwritten=engine == "cpu" and _may_be_overwritten(call, encoder.arrays, nodes),
+        (call.row.name, call.method), packed(body), encoder.arrays, placed.refs, placed.nbytes, encoder.generators,
+        sent, result, placed.lent_arrays, loan, result_bytes=0 if X is None else X.nbytes,
+        overwritten=any(X is array for array in encoder.arrays),
     )  # fmt: skip
 
 
-def _may_be_overwritten(call: Invocation, arrays: list[Array], nodes: list[Any]) -> bool:
+def _overwritable(call: Invocation, arrays: list[Array], nodes: list[Any]) -> Array | None:
+    """Return the array that an estimator of plain scikit-learn could overwrite with its result."""
     if call.method not in call.row.overwrites.split() or "copy" in call.kwargs or len(call.args) > 1 or not nodes:
-        return False
+        return None
     node = nodes[0]
-    if type(node) is not list or node[0] != "a" or node[1] >= len(arrays):
-        return False  # what is lent is not the worker's own
+    if type(node) is not list or node[0] != "a":
+        return None
     X = arrays[node[1]]
-    return X.nbytes >= VIEW_BYTES and X.dtype.kind == "f"
+    return X if X.nbytes >= VIEW_BYTES and X.dtype.kind == "f" else None
 
 
 def _convert(call: Invocation, array_api_dispatch: bool, value: Any) -> Any:
     if isinstance(call.row, Graph) and value is call.data:
         return inputs.convert_table(value, array_api_dispatch)
     return inputs.convert(value, array_api_dispatch, call.row.checks_input(call.method))
-
-
-def lent_refs(loan: Loan | None) -> list[Any]:
-    """Return how a call names what is lent."""
-    return [] if loan is None else [[list(loan.lease.ref), [list(ref) for ref in loan.refs]]]
 
 
 def packed(body: CallBody) -> bytes:

@@ -200,7 +200,7 @@ class Session:
             if inputs in leases and lending.wanted() and gathered.lends:
                 leases.remove(inputs)
                 lending.lend(self, lending.Loan(inputs, gathered.arrays, gathered.refs))
-            self._sizes[gathered.kind] = reply.nbytes / max(gathered.nbytes, 4096)
+            self._sizes[gathered.kind] = reply.nbytes / max(gathered.seen_bytes, 4096)
             return reply
         except (WorkerUnavailable, ProtocolError):
             self.broken = self.broken or not clean
@@ -317,13 +317,16 @@ class Session:
             self._process = -1
 
     def _lease_output(self, gathered: Gathered, deadline: float | None) -> Lease | None:
-        ratio, nbytes = self._sizes.get(gathered.kind), gathered.nbytes
-        if ratio is None:
+        ratio, nbytes = self._sizes.get(gathered.kind), gathered.seen_bytes
+        if gathered.result_bytes:
+            guess = gathered.result_bytes + _LEAST_GRANT_BYTES
+        elif ratio is None:
             guess = min(nbytes, _FIRST_GRANT_BYTES)
         else:
             guess = int(ratio * max(nbytes, 4096) * 1.02) + _LEAST_GRANT_BYTES
-            if guess >= VIEW_BYTES and (kept := self.room.lease_kept(guess, deadline)) is not None:
-                return kept
+        known = gathered.result_bytes or ratio is not None
+        if known and guess >= VIEW_BYTES and (kept := self.room.lease_kept(guess, deadline)) is not None:
+            return kept
         return self.room.try_lease_output(max(guess, _LEAST_GRANT_BYTES))
 
     def _take_wire(self) -> Wire:

@@ -45,6 +45,7 @@ CLIENT = {
     "room": "carriers errors pool protocol",
     "session": "config errors gather greeting launch lending pool protocol room sockets",
     "sessions": "config errors launch session sockets",
+    "allocating": "arrays config errors pool sessions",
     "graphs": "_compat config errors estimators gather inheritance state",
     "progress": "_compat errors state",
     "adopt": "_compat arrays errors estimators gather graphs invocation pool session state",
@@ -72,7 +73,7 @@ CLIENT = {
     "testing": "",
     "expected_failures": "errors",
     "pytest_plugin": "config context enabling errors expected_failures",
-    "__init__": "context enabling errors notebook reporting sessions",
+    "__init__": "allocating context enabling errors notebook reporting sessions",
 }
 
 #: The same for the worker; what comes from the client's package is written with a dot before it.
@@ -104,6 +105,7 @@ LIBRARIES = {
     "zmq": "sklearn_wsl_gpu.keys sklearn_wsl_gpu.sockets wsl_worker.front wsl_worker.__main__",
     "msgpack": "sklearn_wsl_gpu.protocol.codec",
     "numpy": """
+        sklearn_wsl_gpu.allocating
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.graphs sklearn_wsl_gpu.inputs
         sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation sklearn_wsl_gpu.functions
         sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool
@@ -142,6 +144,7 @@ LIBRARIES = {
 
 #: What only the client needs: the worker never imports it, directly or not.
 CLIENT_SHELLS = {
+    "allocating",
     "adopt", "autoload", "config", "context", "crossvalidation", "dispatch", "enabling", "functions", "gather",
     "graphs", "inheritance", "greeting", "launch", "lending", "parallel", "patching", "room", "session", "sessions",
     "sockets",

@@ -89,6 +89,10 @@ class _Inputs:
         if place is not None:
             self._models.keep((self._session, f"inputs of {engine.name}", place), resident, X.nbytes)
 
+    def forget_changeable(self) -> None:
+        """Forget what has a negative place: it may be something else in the next call."""
+        self._models.forget(self._session, lambda key: key[2] < 0)
+
 
 class Calls:
     """Does calls with the engines.
@@ -126,7 +130,8 @@ class Calls:
         views : sequence of ndarray
             The arrays that the call's nodes count into; they lie where the client may write when it is done.
         places : sequence of int
-            Where each of them lies; never the same number for anything else.
+            Where each of them lies; never the same number for anything else, but for negative ones, which count for
+            this call only.
         tell : callable
             Takes each event of the progress, if the call is watched.
         space : Space or None
@@ -145,6 +150,21 @@ class Calls:
             raise Unsupported(f"This worker has no engine {missing}.", "unsupported-by-engine")
         engines = [self._engines[name] for name in names]
         inputs = _Inputs(self._models, session, views, places)
+        try:
+            return self._run(session, call, engines, views, inputs, tell, space)
+        finally:
+            inputs.forget_changeable()
+
+    def _run(
+        self,
+        session: int,
+        call: CallBody,
+        engines: Sequence[Engine],
+        views: Sequence[Array],
+        inputs: _Inputs,
+        tell: Callable[[list[Any]], None],
+        space: Space | None,
+    ) -> Finished:
         if not call.estimator and call.method in engines[0].functions:
             return self._run_function(engines[0], call, views)
         if not call.estimator:

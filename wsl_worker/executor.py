@@ -31,7 +31,7 @@ from sklearn_wsl_gpu.pool.layout import (
 from sklearn_wsl_gpu.pool.memory import step_back
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.pool.prefault import prefault
-from sklearn_wsl_gpu.protocol.messages import decode_call, encode_body
+from sklearn_wsl_gpu.protocol.messages import CallBody, decode_call, encode_body
 from wsl_worker import engines
 from wsl_worker.calls import Calls, Finished, ModelMissing
 from wsl_worker.engines.base import DeviceLost, Engine
@@ -151,12 +151,9 @@ class Executor:
         def work() -> None:
             call = decode_call(raw)
             try:
-                spans = [(None if inputs is None else check_span_ref(inputs), call.refs), *call.lent]
-                views, places = [], []
-                for span, refs in spans:
-                    for view, offset in self._views(session, span, refs):
-                        views.append(view)
-                        places.append((0 if span is None else span.generation) << 64 | offset)
+                own = None if inputs is None else check_span_ref(inputs)
+                spans = [own, *[span for span, _, _ in call.lent]]
+                views, places = self._arrays(session, own, call)
                 granted = None if outputs is None else check_span_ref(outputs)
                 space = None if granted is None else Space(self._window(session, granted), inputs == outputs)
                 finished = self._calls.run(session, call, views, places, lambda event: self._tell(job, event), space)
@@ -166,7 +163,7 @@ class Executor:
             if not finished.arrays or (granted is not None and granted.nbytes >= finished.nbytes):
                 self._deliver(session, job, finished, granted)
             else:
-                held = [*[span for span, _ in spans if span is not None], *([] if granted is None else [granted])]
+                held = [span for span in [*spans, granted] if span is not None]
                 self._waiting[job] = session, (detached := self._detach(session, held, finished))
                 self._link.send(["need_output", job, detached.nbytes])
 
@@ -201,14 +198,28 @@ class Executor:
             raise StaleReference("A span lies outside its segment.")
         return segment
 
-    def _views(self, session: int, span: SpanRef | None, raw_refs: Sequence[Any]) -> list[tuple[Array, int]]:
+    def _arrays(self, session: int, own: SpanRef | None, call: CallBody) -> tuple[list[Array], list[int]]:
+        views: list[Array] = []
+        places: list[int] = []
+        for span, refs, constant in [(own, call.refs, True), *call.lent]:
+            writers = (CLIENT,) if span is own else (CLIENT, WORKER)  # what is kept of a result comes back
+            for view, offset in self._views(session, span, refs, *writers):
+                views.append(view)
+                # What may be changed before the next call is kept for this one only.
+                generation = 0 if span is None else span.generation
+                places.append(generation << 64 | offset if constant else ~len(places))
+        return views, places
+
+    def _views(
+        self, session: int, span: SpanRef | None, raw_refs: Sequence[Any], *writers: int
+    ) -> list[tuple[Array, int]]:
         if span is None:
             if raw_refs:
                 raise RemoteProtocolError("Array references came without a span.")
             return []
         segment, window = self._segment(session, span), self._window(session, span)
         header = window[:SPAN_HEADER_BYTES].tobytes()
-        payload = check_span_header(header, segment.epoch, span.generation, span.nbytes - SPAN_HEADER_BYTES, CLIENT)
+        payload = check_span_header(header, segment.epoch, span.generation, span.nbytes - SPAN_HEADER_BYTES, *writers)
         views = []
         for raw in raw_refs:
             ref, _ = check_array_ref(raw, SPAN_HEADER_BYTES + payload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 #: (session, engine, number that the client gave)
@@ -48,9 +49,9 @@ class Models:
         self._bytes += nbytes
         return True
 
-    def forget(self, session: int) -> None:
-        """Drop all models of a session."""
-        for key in [key for key in self._kept if key[0] == session]:
+    def forget(self, session: int, which: Callable[[ModelKey], bool] = lambda key: True) -> None:
+        """Drop the models of a session, or those of them that a function picks."""
+        for key in [key for key in self._kept if key[0] == session and which(key)]:
             self._drop(key)
 
     def drop_all(self) -> int:

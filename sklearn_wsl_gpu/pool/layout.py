@@ -150,7 +150,7 @@ def pack_span_header(epoch: int, generation: int, payload_bytes: int, writer: in
     return body + _CRC.pack(zlib.crc32(body))
 
 
-def check_span_header(raw: bytes | memoryview, epoch: int, generation: int, limit: int, writer: int) -> int:
+def check_span_header(raw: bytes | memoryview, epoch: int, generation: int, limit: int, *writers: int) -> int:
     """Return the payload bytes that a span header announces.
 
     Raises
@@ -163,10 +163,10 @@ def check_span_header(raw: bytes | memoryview, epoch: int, generation: int, limi
     if len(header) < SPAN_HEADER_BYTES or _CRC.unpack_from(header, _SPAN_HEADER.size)[0] != zlib.crc32(body):
         raise StaleReference("The span's header is torn or missing: this memory is not what was written.")
     magic, got_epoch, got_generation, payload, got_writer, _ = _SPAN_HEADER.unpack(body)
-    found = (magic, got_epoch, got_generation, got_writer)
-    if found != (_SPAN_MAGIC, epoch, generation, writer) or payload > limit:
+    found = (magic, got_epoch, got_generation)
+    if found != (_SPAN_MAGIC, epoch, generation) or got_writer not in writers or payload > limit:
         raise StaleReference(
             f"The span holds generation {got_generation} of writer {got_writer}, "
-            f"not generation {generation} of writer {writer}."
+            f"not generation {generation} of writer {' or '.join(map(str, writers))}."
         )
     return int(payload)

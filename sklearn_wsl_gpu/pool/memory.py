@@ -80,6 +80,11 @@ def map_backing(descriptor: int, nbytes: int) -> mmap.mmap:
     return mapped
 
 
+def address_of(mapped: mmap.mmap) -> int:
+    """Return the address of the first byte of a mapping."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+
+
 def populate(mapped: mmap.mmap, start: int, nbytes: int) -> bool:
     """Have the pages of a run there and writable for this process, contents unchanged, whoever else writes there.
 

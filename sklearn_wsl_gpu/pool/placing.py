@@ -47,9 +47,14 @@ def plan(arrays: Sequence[Array], at: int = SPAN_HEADER_BYTES) -> tuple[list[Arr
         modulus = PAGE if array.nbytes >= _LARGE_BYTES else _CACHE_LINE
         phase = array.__array_interface__["data"][0] % modulus if array.nbytes else 0
         at += (phase - at) % modulus
-        refs.append(ArrayRef(at, array.dtype.str, array.shape, memory_order(array), array.flags.writeable))
+        refs.append(ref_of(array, at))
         at += array.nbytes
     return refs, at
+
+
+def ref_of(array: Array, offset: int) -> ArrayRef:
+    """Return what names an array that lies at this offset of a span."""
+    return ArrayRef(offset, array.dtype.str, array.shape, memory_order(array), array.flags.writeable)
 
 
 def view(memory: mmap.mmap | memoryview, start: int, ref: ArrayRef) -> Array:

@@ -106,7 +106,7 @@ class Pool:
         """Bytes under lease by results that the user keeps."""
         with self._changed:
             self._drain()
-            return sum(sum(region.kept.values()) for region in self._regions.values())
+            return sum(ref.nbytes for region in self._regions.values() for ref in region.kept.values())
 
     def slots(self) -> list[ledger.Slot]:
         """Return what each slot is used for."""
@@ -214,19 +214,38 @@ class Pool:
             region = self._regions[lease.ref.segment]
             if not region.may_keep(start):
                 return False
-            lease.size = region.kept[start] = region.allocator.shrink(start, nbytes)
+            lease.size = region.allocator.shrink(start, nbytes)
+            region.kept[start] = lease.ref._replace(nbytes=lease.size)
             region.ledger.note(start, lease.size, ledger.KEPT)
             self._changed.notify_all()
         finalizer = weakref.finalize(window, lease.release_later)
         finalizer.atexit = False
         return True
 
+    def find_kept(self, array: Array) -> tuple[SpanRef, ArrayRef] | None:
+        """Return the span of a kept result, or of an array that was made in the pool, and where `array` lies in it.
+
+        Returns
+        -------
+        span, ref : SpanRef, ArrayRef
+            None if it lies elsewhere, or is not contiguous.
+        """
+        if not array.nbytes or not array.flags.forc:
+            return None
+        address = array.__array_interface__["data"][0]
+        with self._changed:
+            for region in self._regions.values():
+                found = None if self._closed else region.find_kept(address, array.nbytes)
+                if found is not None:
+                    return found[0], placing.ref_of(array, found[1])
+        return None
+
     def pin_kept(self) -> None:
         """Never reuse what is kept now: a forked child may hold the same views."""
         with self._changed:
             self._drain()
             for region in self._regions.values():
-                region.kept = dict.fromkeys(region.kept, 0)
+                region.pinned.update(region.kept)
 
     def prepare(self, nbytes: int) -> tuple[int, Segment] | None:
         """Make a segment that holds a span of `nbytes`, for `admit`; None where the pool's limit forbids it.
@@ -388,9 +407,9 @@ class Pool:
 
     def _free(self, lease: Lease) -> None:
         region, start = self._regions[lease.ref.segment], lease.ref.start
-        if region.kept.pop(start, None) == 0:
-            region.kept[start] = 0
-            return  # pinned: a forked child may still read it
+        region.kept.pop(start, None)
+        if start in region.pinned:
+            return  # a forked child may still read it
         region.allocator.release(start)
         if not self._closed:
             region.ledger.strike(start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.pool import ledger
 from sklearn_wsl_gpu.pool.allocator import Allocator
 from sklearn_wsl_gpu.pool.segment import Segment
@@ -20,8 +21,10 @@ class Region:
     ----------
     allocator : Allocator
     ledger : Ledger
-    kept : dict of int to int
-        Start → bytes of what the user keeps; 0 bytes for what is never used again.
+    kept : dict of int to SpanRef
+        What the user keeps, by its start.
+    pinned : set of int
+        Starts of what is never used again.
     """
 
     def __init__(self, number: int, segment: Segment) -> None:
@@ -29,7 +32,8 @@ class Region:
         self.segment = segment
         self.allocator = Allocator(segment.geometry)
         self.ledger = ledger.Ledger(segment.map)
-        self.kept: dict[int, int] = {}
+        self.kept: dict[int, SpanRef] = {}
+        self.pinned: set[int] = set()
 
     def __repr__(self) -> str:
         return f"<Region {self.number}, {self.allocator!r}, {len(self.kept)} kept>"
@@ -50,6 +54,15 @@ class Region:
     def may_keep(self, start: int) -> bool:
         """Tell whether what begins there may be kept by the user as long as they like."""
         return start >= self.segment.geometry.kept_range[0]
+
+    def find_kept(self, address: int, nbytes: int) -> tuple[SpanRef, int] | None:
+        """Return the kept span that holds these bytes of memory, and their offset in it; None if there is none."""
+        at = address - self.segment.address
+        if 0 <= at < self.segment.geometry.file_bytes:
+            for start, ref in self.kept.items():
+                if start <= at and at + nbytes <= start + ref.nbytes:
+                    return ref, at - start
+        return None
 
     def trim(self, spare: int) -> int:
         """Give the memory of what is not leased back to the system, but for `spare` bytes of inputs and of outputs.

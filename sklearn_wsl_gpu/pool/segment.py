@@ -31,6 +31,8 @@ class Segment:
         self.epoch = epoch
         self.geometry = geometry
         self.map: mmap.mmap = memory.map_backing(descriptor, geometry.file_bytes)
+        #: Of its first byte in this process.
+        self.address = memory.address_of(self.map)
         self._reserved: set[int] = set()
         self._lock = threading.Lock()
 

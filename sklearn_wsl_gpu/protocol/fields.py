@@ -74,11 +74,11 @@ def optional_span(value: Any) -> SpanRef | None:
     return None if value is None else check_span_ref(value)
 
 
-def lent(value: Any) -> list[tuple[SpanRef, list[Any]]]:
-    """Check pairs of a span and a list of array refs, which are looked at where the span is."""
-    if not all(type(pair) is list and len(pair) == 2 for pair in items(value)):
+def lent(value: Any) -> list[tuple[SpanRef, list[Any], bool]]:
+    """Check records of a span, a list of array refs, which are looked at where the span is, and a flag."""
+    if not all(type(record) is list and len(record) == 3 for record in items(value)):
         raise RemoteProtocolError("A message has something else where a span and its arrays belong.")
-    return [(check_span_ref(where), items(refs)) for where, refs in value]
+    return [(check_span_ref(where), items(refs), flag(constant)) for where, refs, constant in value]
 
 
 def optional_pairs(value: Any) -> list[list[Any]] | None:

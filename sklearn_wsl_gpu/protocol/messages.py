@@ -212,8 +212,9 @@ class CallBody(NamedTuple):
     keywords : list of [str, node]
     refs : list
         Array refs that the nodes count into.
-    lent : list of [span, list]
-        Spans of earlier calls that are still held, and the array refs in them; nodes count on into these.
+    lent : list of [span, list, bool]
+        Spans that the client holds, the array refs in them, and whether they stay as they are while it does; nodes
+        count on into these.
     configuration : list of [str, value]
         scikit-learn's settings that differ from their defaults.
     generator : node

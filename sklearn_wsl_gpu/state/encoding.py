@@ -27,7 +27,7 @@ A node is None, a bool, an int of 64 bits, a float, a str, bytes, or a list whos
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.sparse
@@ -44,6 +44,7 @@ MAX_NODES = 400_000
 _MAX_DEPTH = 40
 _INT64 = 2**63
 
+_Place = TypeVar("_Place")
 ArrayKey = tuple[int, tuple[int, ...], tuple[int, ...], str]
 
 #: Two objects over the same memory are noticed from this size on; the same object always.
@@ -121,6 +122,33 @@ class Encoder:
         """Name arrays that lie with the other side already, instead of sending them; `number_lent` has to follow."""
         self._lent = [["a", -1 - number] for number in range(len(arrays))]
         self._known += zip(arrays, self._lent, strict=True)
+
+    def set_apart(self, find: Callable[[Array], _Place | None]) -> list[tuple[Array, _Place]]:
+        """Take the arrays out that the other side can see already; `number_lent` has to follow.
+
+        Parameters
+        ----------
+        find : callable
+            Returns where an array lies that the other side can see, or None.
+
+        Returns
+        -------
+        found : list of (ndarray, place)
+            They are named behind those of `know_lent`, in this order.
+        """
+        nodes = {node[1]: node for node in self._seen.values()}
+        sent: list[Array] = []
+        found: list[tuple[Array, _Place]] = []
+        for number, array in enumerate(self.arrays):
+            place = find(array)
+            if place is None:
+                nodes[number][1] = len(sent)
+                sent.append(array)
+            else:
+                self._lent.append(nodes[number])
+                found.append((array, place))
+        self.arrays = sent
+        return found
 
     def number_lent(self) -> None:
         """Give the arrays of `know_lent` their numbers, when it is known how many are sent before them."""

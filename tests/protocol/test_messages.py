@@ -65,8 +65,19 @@ KINDS["events"] = (
     [None, 1, "x"],
 )
 KINDS["lent"] = (
-    st.lists(st.tuples(SPANS, LISTS), max_size=2),
-    [None, 1, "x", [1], [[]], [[[0, 0, 0, 0]]], [[None, []]], [[[0, 0, 0], []]], [[[0, 0, 0, 0], 1]]],
+    st.lists(st.tuples(SPANS, LISTS, st.booleans()), max_size=2),
+    [
+        None,
+        1,
+        "x",
+        [1],
+        [[]],
+        [[[0, 0, 0, 0], []]],
+        [[None, [], True]],
+        [[[0, 0, 0], [], True]],
+        [[[0, 0, 0, 0], 1, True]],
+        [[[0, 0, 0, 0], [], 1]],
+    ],
 )
 #: What the items of these may not be.
 RECORDS: dict[str, list[Any]] = {

@@ -50,7 +50,7 @@ _REF = [64, "<f8", [50, 3], "C", True]
 BODIES: tuple[m.CallBody | m.ResultBody, ...] = (
     m.CallBody(
         "StandardScaler", "fit", "cpu", 0, 5, [["copy", True], ["with_mean", True]], [["a", 0]],
-        [["sample_weight", None]], [_REF], [(SpanRef(0, 4096, 8192, 7), [_REF])], [["assume_finite", True]],
+        [["sample_weight", None]], [_REF], [(SpanRef(0, 4096, 8192, 7), [_REF], True)], [["assume_finite", True]],
         ["g", -1, bytes(2496), 624, 0, 0.0], 2,
     ),
     m.ResultBody(
