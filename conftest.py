@@ -83,6 +83,8 @@ def shared_worker() -> Iterator[None]:
 
     with offload(fallback="raise"):
         StandardScaler().fit(np.eye(3))
+    for session in sessions.live():
+        session.room.ready.wait()
     yield
     sessions.shutdown()
 

@@ -18,12 +18,12 @@ import scipy.sparse
 import sklearn.exceptions
 
 from sklearn_wsl_gpu import _compat, graphs
-from sklearn_wsl_gpu.arrays import ArrayRef, check_array_ref
+from sklearn_wsl_gpu.arrays import ArrayRef, InlineArray, check_array_ref, check_inline, is_inline
 from sklearn_wsl_gpu.errors import RemoteProtocolError
 from sklearn_wsl_gpu.estimators import METHODS, Graph, Row
 from sklearn_wsl_gpu.gather import NAMES, Gathered
 from sklearn_wsl_gpu.invocation import Invocation
-from sklearn_wsl_gpu.pool import VIEW_BYTES, placing
+from sklearn_wsl_gpu.pool import placing
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.session import Reply
 from sklearn_wsl_gpu.state import Decoder, checks, objects
@@ -181,7 +181,9 @@ class _Source(Sequence[Array]):
     def __init__(self, reply: Reply) -> None:
         self._pool, self._lease = reply.pool, reply.lease
         limit = self._lease.size if self._lease is not None else 0
-        self._refs = [check_array_ref(ref, limit)[0] for ref in reply.body.refs]
+        self._refs = [
+            check_inline(ref) if is_inline(ref) else check_array_ref(ref, limit)[0] for ref in reply.body.refs
+        ]
         self._made: dict[int, Array] = {}
         self._window: Array | None = None
 
@@ -196,12 +198,11 @@ class _Source(Sequence[Array]):
 
     def allow_views(self) -> None:
         """From now on large arrays are views on the span, if the pool has room to spare."""
-        large = [
-            ref for number, ref in enumerate(self._refs) if number not in self._made and _nbytes(ref) >= VIEW_BYTES
-        ]
+        placed = {number: ref for number, ref in enumerate(self._refs) if isinstance(ref, ArrayRef)}
+        large = [number for number, ref in placed.items() if number not in self._made and self._is_large(ref)]
         if large and self._lease is not None:
             window = self._pool.window(self._lease)
-            end = max(ref.offset + _nbytes(ref) for ref in self._refs)
+            end = max(ref.offset + _nbytes(ref) for ref in placed.values())
             if self._pool.keep(self._lease, window, end):
                 self._window = window
 
@@ -210,9 +211,14 @@ class _Source(Sequence[Array]):
         if self._window is None and self._lease is not None:
             self._lease.release()
 
-    def _take(self, ref: ArrayRef) -> Array:
+    def _is_large(self, ref: ArrayRef) -> bool:
+        return _nbytes(ref) >= self._pool.thresholds.view
+
+    def _take(self, ref: ArrayRef | InlineArray) -> Array:
+        if isinstance(ref, InlineArray):
+            return placing.from_inline(ref)
         assert self._lease is not None
-        if self._window is not None and _nbytes(ref) >= VIEW_BYTES:
+        if self._window is not None and self._is_large(ref):
             array = placing.view(self._window.data, 0, ref)
         else:
             window = self._pool.window(self._lease)

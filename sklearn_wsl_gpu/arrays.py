@@ -11,6 +11,7 @@ from sklearn_wsl_gpu.errors import RemoteProtocolError
 MAX_DIMENSIONS = 32
 MAX_EXTENT = 2**48
 MAX_BYTES = 2**62
+CACHE_LINE = 64
 
 _DTYPE = re.compile(
     r"\|b1|\|[iu]1|[<>][iu][248]|[<>]f[248]|[<>]c(?:8|16)|\|S[0-9]{1,8}|[<>]U[0-9]{1,8}"
@@ -60,6 +61,27 @@ class ArrayRef(NamedTuple):
     shape: tuple[int, ...]
     order: str
     writeable: bool
+
+
+class InlineArray(NamedTuple):
+    """A small array in the metadata itself, in the place of an array ref.
+
+    Attributes
+    ----------
+    raw : bytes
+        Its elements.
+    dtype, shape, order, writeable
+        As those of `ArrayRef`.
+    phase : int
+        Its address modulo `CACHE_LINE` where it came from: the last bit of some results depends on it.
+    """
+
+    raw: bytes
+    dtype: str
+    shape: tuple[int, ...]
+    order: str
+    writeable: bool
+    phase: int
 
 
 def is_carried_dtype(dtype: str) -> bool:
@@ -122,3 +144,19 @@ def check_array_ref(raw: object, limit: int) -> tuple[ArrayRef, int]:
     if extended > MAX_BYTES or offset < 0 or offset + nbytes > limit:
         raise RemoteProtocolError("An array reference points outside its span.")
     return ArrayRef(offset, dtype, tuple(shape), order, writeable), nbytes
+
+
+def is_inline(raw: object) -> bool:
+    """Tell whether what came over the wire in the place of an array ref is an array itself."""
+    return type(raw) is list and len(raw) == 6
+
+
+def check_inline(raw: list[object]) -> InlineArray:
+    """Return an inline array from what came over the wire, or raise `RemoteProtocolError`."""
+    content, *about, phase = raw
+    if type(content) is not bytes or not _is_int(phase) or not 0 <= phase < CACHE_LINE:  # type: ignore[operator]
+        raise RemoteProtocolError("An array in a message is malformed.")
+    ref, nbytes = check_array_ref([0, *about], len(content))
+    if nbytes != len(content):
+        raise RemoteProtocolError("An array in a message has another size than it says.")
+    return InlineArray(content, *ref[1:], phase)  # type: ignore[arg-type]

@@ -231,8 +231,8 @@ def _gather(
     keywords = [[key, encoder.encode(_converted(value))] for key, value in plan.common.items()]
     placed = place(encoder, pool, loan)
     body = CallBody(
-        "", name, engine, 0, 0, None, arguments, keywords, [list(ref) for ref in placed.refs], placed.lent,
-        _compat.changed_settings(), generator_node(global_generator(), -1), watched,
+        "", name, engine, 0, 0, None, arguments, keywords, placed.named, placed.lent,
+        _compat.changed_settings(), generator_node(global_generator(), -1), watched, pool.thresholds.inline,
     )  # fmt: skip
     return Gathered(
         ("", name), packed(body), encoder.arrays, placed.refs, placed.nbytes, encoder.generators, frozenset(), None,

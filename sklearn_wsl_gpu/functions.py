@@ -64,8 +64,8 @@ def _offload(
     keywords = [[name, encoder.encode(inputs.convert(value))] for name, value in kwargs.items()]
     placed = place(encoder, session.pool, None)
     body = CallBody(
-        "", function.name, engine, 0, 0, None, arguments, keywords, [list(ref) for ref in placed.refs], placed.lent,
-        _compat.changed_settings(), None, -1,
+        "", function.name, engine, 0, 0, None, arguments, keywords, placed.named, placed.lent,
+        _compat.changed_settings(), None, -1, session.pool.thresholds.inline,
     )  # fmt: skip
     gathered = Gathered(
         ("", function.name), packed(body), encoder.arrays, placed.refs, placed.nbytes, [], frozenset(), None,

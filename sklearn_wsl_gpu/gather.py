@@ -14,10 +14,10 @@ import numpy as np
 from sklearn_wsl_gpu import _compat, inputs, namespaces, support
 from sklearn_wsl_gpu.arrays import ArrayRef
 from sklearn_wsl_gpu.errors import LocalProtocolError, Unsupported
-from sklearn_wsl_gpu.estimators import Graph, Row, row_of
+from sklearn_wsl_gpu.estimators import MIN_OVERWRITTEN_BYTES, Graph, Row, row_of
 from sklearn_wsl_gpu.invocation import Invocation
 from sklearn_wsl_gpu.lending import Loan
-from sklearn_wsl_gpu.pool import VIEW_BYTES, Pool, placing
+from sklearn_wsl_gpu.pool import Pool, placing
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol import codec
 from sklearn_wsl_gpu.protocol.messages import CallBody, encode_body
@@ -37,8 +37,10 @@ class Gathered:
         Estimator and method.
     body : bytes
         The packed `CallBody`.
-    arrays, refs, nbytes
-        What to place, where, and the bytes that takes.
+    arrays : list of ndarray
+        What is sent.
+    refs, nbytes
+        Where to place it, and the bytes that takes; no refs if it is in the body.
     generators : list of RandomState
         Random generators of the estimator and the arguments.
     sent : frozenset of str
@@ -74,7 +76,7 @@ class Gathered:
     @property
     def seen_bytes(self) -> int:
         """Bytes of all arrays that the worker sees."""
-        return self.nbytes + sum(array.nbytes for array in self.lent)
+        return sum(array.nbytes for array in [*self.arrays, *self.lent])
 
 
 class Placement(NamedTuple):
@@ -83,7 +85,9 @@ class Placement(NamedTuple):
     Attributes
     ----------
     refs, nbytes
-        Of what is sent: where each array lies in its span, and the bytes that takes.
+        Of what is sent in a span: where each array lies there, and the bytes that takes.
+    named : list
+        What is sent, as the call names it: array refs, or small arrays themselves.
     lent : list of [span, list, bool]
         What the worker can see already, as the call names it.
     lent_arrays : list of ndarray
@@ -92,6 +96,7 @@ class Placement(NamedTuple):
 
     refs: list[ArrayRef]
     nbytes: int
+    named: list[Any]
     lent: list[Any]
     lent_arrays: list[Array]
 
@@ -165,13 +170,17 @@ def place(encoder: Encoder, pool: Pool, loan: Loan | None) -> Placement:
     """Decide where the arrays of an encoder lie: in a new span, or where they are in the pool."""
     held = encoder.set_apart(pool.find_kept)
     encoder.number_lent()
-    refs, nbytes = placing.plan(encoder.arrays)
+    inline = sum(array.nbytes for array in encoder.arrays) <= pool.thresholds.inline
+    refs, nbytes = placing.plan([] if inline else encoder.arrays)
+    named = [placing.inline(array) for array in encoder.arrays] if inline else [list(ref) for ref in refs]
     lent: list[Any] = []
     if loan is not None:
         lent.append([list(loan.lease.ref), [list(ref) for ref in loan.refs], True])
     # The user may change them between two calls.
     lent += [[list(span), [list(ref)], False] for _, (span, ref) in held]
-    return Placement(refs, nbytes, lent, [*(loan.arrays if loan is not None else ()), *[array for array, _ in held]])
+    return Placement(
+        refs, nbytes, named, lent, [*(loan.arrays if loan is not None else ()), *[array for array, _ in held]]
+    )
 
 
 def gather(
@@ -221,8 +230,8 @@ def gather(
     named = [[name, encoder.encode(converted(value))] for name, value in keywords.items()]
     placed = place(encoder, pool, loan)
     body = CallBody(
-        call.row.name, call.method, engine, model, keep, state, nodes, named, [list(ref) for ref in placed.refs],
-        placed.lent, settings, generator, watched,
+        call.row.name, call.method, engine, model, keep, state, nodes, named, placed.named, placed.lent,
+        settings, generator, watched, pool.thresholds.inline,
     )  # fmt: skip
     X = _overwritable(call, [*encoder.arrays, *placed.lent_arrays], nodes) if engine == "cpu" else None
     return Gathered(
@@ -240,7 +249,7 @@ def _overwritable(call: Invocation, arrays: list[Array], nodes: list[Any]) -> Ar
     if type(node) is not list or node[0] != "a":
         return None
     X = arrays[node[1]]
-    return X if X.nbytes >= VIEW_BYTES and X.dtype.kind == "f" else None
+    return X if X.nbytes >= MIN_OVERWRITTEN_BYTES and X.dtype.kind == "f" else None
 
 
 def _convert(call: Invocation, array_api_dispatch: bool, value: Any) -> Any:

@@ -8,16 +8,25 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
 
 from sklearn_wsl_gpu.carriers import shared
 from sklearn_wsl_gpu.errors import OffloadError, PoolError, ProtocolError
-from sklearn_wsl_gpu.pool import Lease, Pool, memory, prefault
+from sklearn_wsl_gpu.pool import Geometry, Lease, Pool, memory, placing, prefault, thresholds
 from sklearn_wsl_gpu.protocol import messages as m
 
 #: A pool that was not used for so long gives its memory back, but for what is made ready at the start.
 IDLE_SECONDS = 60.0
+#: With so many bytes it is measured what a byte in a message costs.
+_BALLAST_BYTES = 256 * 1024
 
-Ask = Callable[[m.Message, float | None], m.Message]
+
+class Ask(Protocol):
+    """Sends a message and returns its answer."""
+
+    def __call__(self, message: m.Message, deadline: float | None, body: bytes = b"") -> m.Message: ...
 
 
 class Room:
@@ -28,8 +37,7 @@ class Room:
     pool : Pool
     session : bytes
         The session's token.
-    ask : callable
-        Sends a message and returns the answer; takes a deadline.
+    ask : Ask
     ready_bytes : int
         Bytes of the input slots, and of the output slots, whose pages are made ready at the start.
     """
@@ -130,6 +138,8 @@ class Room:
         memory.step_back()
         try:
             self._make_ready()
+            with contextlib.suppress(OffloadError, OSError):
+                self.pool.thresholds = thresholds.decide(self._measure())
         finally:
             self.ready.set()
         granted = -1
@@ -138,6 +148,38 @@ class Room:
                 with contextlib.suppress(OffloadError):
                     self.shrink()
             granted = self.pool.granted
+
+    def _measure(self) -> thresholds.Costs:
+        # Not in the session's own pool, which may be full.
+        with contextlib.closing(Pool(Geometry(64 * 1024, 1, 1, 0))) as pool:
+            return self._measure_in(pool)
+
+    def _measure_in(self, pool: Pool) -> thresholds.Costs:
+        message = m.Wait(self._session, 0)
+        small, large = np.zeros(4096, np.uint8), np.zeros(_BALLAST_BYTES, np.uint8)
+        refs, nbytes = placing.plan([small])
+
+        def place() -> None:
+            lease = pool.lease_input(nbytes)
+            pool.put(lease, refs, [small])
+            placing.view(pool.window(lease).data, 0, refs[0])
+            lease.release()
+
+        def refer() -> None:
+            lease = pool.lease_output(nbytes)
+            window = pool.window(lease)
+            if not pool.keep(lease, window, nbytes):
+                lease.release()
+
+        ballast = large.tobytes()
+        asking = thresholds.seconds_of(lambda: self._ask(message, None))
+        with_ballast = thresholds.seconds_of(lambda: self._ask(message, None, ballast))
+        return thresholds.Costs(
+            2 * thresholds.seconds_of(place),
+            max(with_ballast - asking, 0.0) / _BALLAST_BYTES,
+            thresholds.seconds_of(refer),
+            thresholds.seconds_of(large.copy) / _BALLAST_BYTES,
+        )
 
     def _make_ready(self) -> None:
         segment = self.pool.segment

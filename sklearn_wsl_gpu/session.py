@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from sklearn_wsl_gpu import launch, lending
+from sklearn_wsl_gpu.arrays import is_inline
 from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.errors import (
     DeadlineExceeded,
@@ -26,7 +27,7 @@ from sklearn_wsl_gpu.errors import (
 )
 from sklearn_wsl_gpu.gather import Gathered
 from sklearn_wsl_gpu.greeting import greet
-from sklearn_wsl_gpu.pool import VIEW_BYTES, Lease, Pool
+from sklearn_wsl_gpu.pool import Lease, Pool
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.room import Room
 from sklearn_wsl_gpu.sockets import Wire
@@ -180,7 +181,7 @@ class Session:
         clean = False
         try:
             inputs = None
-            if gathered.arrays:
+            if gathered.refs:
                 inputs = self._lease_input(gathered, deadline)
                 leases.append(inputs)
                 self.pool.put(inputs, gathered.refs, gathered.arrays)
@@ -269,17 +270,17 @@ class Session:
             raise ProtocolError(f"The worker answered a call with {type(answer).__name__}.")
         body = m.decode_result(raw)
         lease, payload = None, 0
-        if body.refs:
+        if not all(is_inline(ref) for ref in body.refs):
             if granted is None:
                 raise ProtocolError("The worker sent arrays without a span for them.")
             payload = self.pool.check_reply(granted)
             lease = granted
         return Reply(body, lease, self.pool, len(raw) + payload, *seconds)
 
-    def _ask(self, message: m.Message, deadline: float | None = None) -> m.Message:
+    def _ask(self, message: m.Message, deadline: float | None = None, body: bytes = b"") -> m.Message:
         wire = self._take_wire()
         try:
-            answer, _ = wire.ask(message, b"", deadline)
+            answer, _ = wire.ask(message, body, deadline)
         except BaseException:
             wire.close()
             raise
@@ -320,12 +321,14 @@ class Session:
         ratio, nbytes = self._sizes.get(gathered.kind), gathered.seen_bytes
         if gathered.result_bytes:
             guess = gathered.result_bytes + _LEAST_GRANT_BYTES
+        elif ratio is not None and ratio * max(nbytes, 4096) <= self.pool.thresholds.inline:
+            return None  # it comes in the answer itself
         elif ratio is None:
             guess = min(nbytes, _FIRST_GRANT_BYTES)
         else:
             guess = int(ratio * max(nbytes, 4096) * 1.02) + _LEAST_GRANT_BYTES
         known = gathered.result_bytes or ratio is not None
-        if known and guess >= VIEW_BYTES and (kept := self.room.lease_kept(guess, deadline)) is not None:
+        if known and guess >= self.pool.thresholds.view and (kept := self.room.lease_kept(guess, deadline)) is not None:
             return kept
         return self.room.try_lease_output(max(guess, _LEAST_GRANT_BYTES))
 

@@ -43,7 +43,7 @@ CLIENT = {
     "gather": "_compat arrays errors estimators inputs invocation lending namespaces pool protocol state support",
     "greeting": "carriers errors launch pool protocol sockets",
     "room": "carriers errors pool protocol",
-    "session": "config errors gather greeting launch lending pool protocol room sockets",
+    "session": "arrays config errors gather greeting launch lending pool protocol room sockets",
     "sessions": "config errors launch session sockets",
     "allocating": "arrays config errors pool sessions",
     "graphs": "_compat config errors estimators gather inheritance state",
@@ -93,9 +93,10 @@ WORKER = {
     "binding": "engines resident .errors .estimators .state .support",
     "fits": "binding progress resident .errors .estimators .state .support",
     "target": ".arrays .estimators .pool .protocol .state",
-    "calls": "binding engines fits models progress surroundings target .arrays .errors .estimators .pool .protocol "
+    "finished": "target .arrays .pool .protocol",
+    "calls": "binding engines finished fits models progress surroundings target .errors .estimators .pool .protocol "
     ".state .support",
-    "executor": "calls engines link models surroundings target .arrays .errors .estimators .pool .protocol",
+    "executor": "calls engines finished link models surroundings target .arrays .errors .estimators .pool .protocol",
     "testing": "engines .errors .estimators .state .support",
     "__main__": "fleet front scheduler supervisor .errors .keys .pool",
 }
@@ -108,7 +109,7 @@ LIBRARIES = {
         sklearn_wsl_gpu.allocating
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.graphs sklearn_wsl_gpu.inputs
         sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation sklearn_wsl_gpu.functions
-        sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool
+        sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool sklearn_wsl_gpu.room
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.state.splits sklearn_wsl_gpu.state.tables sklearn_wsl_gpu.testing
         wsl_worker.calls wsl_worker.executor wsl_worker.target wsl_worker.testing

@@ -6,15 +6,13 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import joblib
 import numpy as np
 
-from sklearn_wsl_gpu.arrays import ArrayRef
 from sklearn_wsl_gpu.errors import RemoteProtocolError, Unsupported
 from sklearn_wsl_gpu.estimators import METHODS, Graph, Row, find, walk
-from sklearn_wsl_gpu.pool import placing
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol.messages import CallBody, ResultBody
 from sklearn_wsl_gpu.state import Decoder, Encoder, objects
@@ -23,6 +21,7 @@ from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
 from sklearn_wsl_gpu.support import facts_of, facts_of_data, request_of
 from wsl_worker.binding import Binding, unabandoned
 from wsl_worker.engines.base import Engine
+from wsl_worker.finished import Finished, finish
 from wsl_worker.fits import Fits
 from wsl_worker.models import Models
 from wsl_worker.progress import ToldFits, told
@@ -37,21 +36,6 @@ _NAMES = "feature_names_in_"
 
 class ModelMissing(Exception):
     """The call names a model that is not kept (any more)."""
-
-
-class Finished(NamedTuple):
-    """What a call came to: the body of its result, its arrays, and the numbers of those that lie there already."""
-
-    body: ResultBody
-    arrays: list[Array]
-    refs: list[ArrayRef]
-    nbytes: int
-    placed: frozenset[int] = frozenset()
-
-    def anew(self, arrays: list[Array]) -> Finished:
-        """Return the same with other arrays of the same values, of which none lies anywhere yet."""
-        refs, nbytes = placing.plan(arrays)
-        return Finished(self.body._replace(refs=[list(ref) for ref in refs]), arrays, refs, nbytes)
 
 
 class _Copies(Sequence[Array]):
@@ -183,7 +167,7 @@ class Calls:
         with _Surroundings(call, contextlib.nullcontext()) as around:
             value = self._compute(lambda: engine.call_function(call.method, arguments, keywords), True, generators)
         encoder = Encoder(views)
-        return self._finish(encoder, encoder.encode(value), None, around, generators, kept=False)
+        return self._finish(call, encoder, encoder.encode(value), None, around, generators, kept=False)
 
     def _run_fits(
         self,
@@ -209,7 +193,7 @@ class Calls:
         with _Surroundings(call, contextlib.nullcontext()) as around:
             results = self._compute(lambda: unabandoned(lambda: fits.run(watch)), True, generators)
         encoder = Encoder(views, decoder.generators)
-        return self._finish(encoder, encoder.encode(results), None, around, generators, kept=False)
+        return self._finish(call, encoder, encoder.encode(results), None, around, generators, kept=False)
 
     def _run_method(
         self,
@@ -257,10 +241,11 @@ class Calls:
         own_arrays = [*state_from.made.values(), *(encoder.arrays if fits else ())]
         size = _MODEL_OVERHEAD_BYTES + sum(array.nbytes for array in own_arrays)
         kept = bool(call.keep) and self._models.keep((session, call.engine, call.keep), model, size)
-        return self._finish(encoder, node, state, around, generators, kept, target)
+        return self._finish(call, encoder, node, state, around, generators, kept, target)
 
     def _finish(
         self,
+        call: CallBody,
         encoder: Encoder,
         node: Any,
         state: Any,
@@ -269,14 +254,11 @@ class Calls:
         kept: bool,
         target: Target | None = None,
     ) -> Finished:
-        refs, nbytes, placed = (*placing.plan(encoder.arrays), frozenset[int]())
-        if target is not None and target.in_use:
-            refs, nbytes, placed = target.plan(encoder.arrays)
         body = ResultBody(
-            node, state, [list(ref) for ref in refs], around.recorded.describe(), self._output.take(),
-            generators.advanced(), around.seconds, kept,
+            node, state, [], around.recorded.describe(), self._output.take(), generators.advanced(), around.seconds,
+            kept,
         )  # fmt: skip
-        return Finished(body, encoder.arrays, refs, nbytes, placed)
+        return finish(body, encoder.arrays, call.inline, target)
 
     def _compute(self, work: Callable[[], Any], may_repeat: bool, generators: _Generators) -> Any:
         try:

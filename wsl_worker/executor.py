@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_wsl_gpu.arrays import SpanRef, check_array_ref, check_span_ref
+from sklearn_wsl_gpu.arrays import SpanRef, check_array_ref, check_inline, check_span_ref, is_inline
 from sklearn_wsl_gpu.errors import OffloadError, RemoteProtocolError, StaleReference
 from sklearn_wsl_gpu.estimators import third_party
 from sklearn_wsl_gpu.pool import Segment, placing
@@ -33,8 +33,9 @@ from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.pool.prefault import prefault
 from sklearn_wsl_gpu.protocol.messages import CallBody, decode_call, encode_body
 from wsl_worker import engines
-from wsl_worker.calls import Calls, Finished, ModelMissing
+from wsl_worker.calls import Calls, ModelMissing
 from wsl_worker.engines.base import DeviceLost, Engine
+from wsl_worker.finished import Finished
 from wsl_worker.link import DEVICE_LOST, Link, LinkClosed
 from wsl_worker.models import Models
 from wsl_worker.surroundings import Output
@@ -206,17 +207,16 @@ class Executor:
             for view, offset in self._views(session, span, refs, *writers):
                 views.append(view)
                 # What may be changed before the next call is kept for this one only.
-                generation = 0 if span is None else span.generation
-                places.append(generation << 64 | offset if constant else ~len(places))
+                places.append(span.generation << 64 | offset if constant and span is not None else ~len(places))
         return views, places
 
     def _views(
         self, session: int, span: SpanRef | None, raw_refs: Sequence[Any], *writers: int
     ) -> list[tuple[Array, int]]:
         if span is None:
-            if raw_refs:
+            if not all(is_inline(raw) for raw in raw_refs):
                 raise RemoteProtocolError("Array references came without a span.")
-            return []
+            return [(placing.from_inline(check_inline(raw)), 0) for raw in raw_refs]
         segment, window = self._segment(session, span), self._window(session, span)
         header = window[:SPAN_HEADER_BYTES].tobytes()
         payload = check_span_header(header, segment.epoch, span.generation, span.nbytes - SPAN_HEADER_BYTES, *writers)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sklearn_wsl_gpu.arrays import ArrayRef
-from sklearn_wsl_gpu.estimators import Row
-from sklearn_wsl_gpu.pool import VIEW_BYTES, placing
+from sklearn_wsl_gpu.estimators import MIN_OVERWRITTEN_BYTES, Row
+from sklearn_wsl_gpu.pool import placing
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol.messages import CallBody
 from sklearn_wsl_gpu.state.encoding import array_key
@@ -65,7 +65,7 @@ class Target:
             return
         assert space is not None
         X: Array = arguments[0]
-        if X.nbytes < VIEW_BYTES or X.dtype.kind != "f":
+        if X.nbytes < MIN_OVERWRITTEN_BYTES or X.dtype.kind != "f":
             return
         if space.own:
             self.lost = next((number for number, view in enumerate(views) if view is X), -1)

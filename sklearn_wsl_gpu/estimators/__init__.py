@@ -26,9 +26,21 @@ from sklearn_wsl_gpu.estimators import (
     svm,
     third_party,
 )
-from sklearn_wsl_gpu.estimators.row import METHODS, Graph, Method, Row
+from sklearn_wsl_gpu.estimators.row import METHODS, MIN_OVERWRITTEN_BYTES, Graph, Method, Row
 
-__all__ = ["GRAPHS", "METHODS", "ROWS", "Graph", "Method", "Row", "find", "row_of", "third_party", "walk"]
+__all__ = [
+    "GRAPHS",
+    "METHODS",
+    "MIN_OVERWRITTEN_BYTES",
+    "ROWS",
+    "Graph",
+    "Method",
+    "Row",
+    "find",
+    "row_of",
+    "third_party",
+    "walk",
+]
 
 
 def _merge() -> dict[str, Row]:

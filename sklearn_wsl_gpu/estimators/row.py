@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+#: Below this size a result is not computed where X lies.
+MIN_OVERWRITTEN_BYTES = 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Method:

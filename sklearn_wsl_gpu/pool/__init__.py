@@ -2,7 +2,7 @@
 
 from sklearn_wsl_gpu.pool.layout import Geometry
 from sklearn_wsl_gpu.pool.lease import Lease
-from sklearn_wsl_gpu.pool.pool import VIEW_BYTES, Pool
+from sklearn_wsl_gpu.pool.pool import Pool
 from sklearn_wsl_gpu.pool.segment import Segment
 
-__all__ = ["VIEW_BYTES", "Geometry", "Lease", "Pool", "Segment"]
+__all__ = ["Geometry", "Lease", "Pool", "Segment"]

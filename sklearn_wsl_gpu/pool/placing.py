@@ -9,12 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_wsl_gpu.arrays import ArrayRef
+from sklearn_wsl_gpu.arrays import CACHE_LINE, ArrayRef, InlineArray
 from sklearn_wsl_gpu.pool.layout import PAGE, SPAN_HEADER_BYTES
 
 Array = NDArray[Any]
 
-_CACHE_LINE = 64
 #: From this size on an array keeps its offset in the page, see `plan`.
 _LARGE_BYTES = 64 * 1024
 
@@ -44,7 +43,7 @@ def plan(arrays: Sequence[Array], at: int = SPAN_HEADER_BYTES) -> tuple[list[Arr
     """
     refs: list[ArrayRef] = []
     for array in arrays:
-        modulus = PAGE if array.nbytes >= _LARGE_BYTES else _CACHE_LINE
+        modulus = PAGE if array.nbytes >= _LARGE_BYTES else CACHE_LINE
         phase = array.__array_interface__["data"][0] % modulus if array.nbytes else 0
         at += (phase - at) % modulus
         refs.append(ref_of(array, at))
@@ -55,6 +54,24 @@ def plan(arrays: Sequence[Array], at: int = SPAN_HEADER_BYTES) -> tuple[list[Arr
 def ref_of(array: Array, offset: int) -> ArrayRef:
     """Return what names an array that lies at this offset of a span."""
     return ArrayRef(offset, array.dtype.str, array.shape, memory_order(array), array.flags.writeable)
+
+
+def inline(array: Array) -> list[Any]:
+    """Return a small array as it travels in metadata, see `InlineArray`."""
+    order = memory_order(array)
+    phase = array.__array_interface__["data"][0] % CACHE_LINE
+    return [array.tobytes(order), array.dtype.str, array.shape, order, array.flags.writeable, phase]
+
+
+def from_inline(one: InlineArray) -> Array:
+    """Return a checked inline array as one of its own memory."""
+    memory = np.empty(len(one.raw) + CACHE_LINE, np.uint8)
+    begin = (one.phase - memory.__array_interface__["data"][0]) % CACHE_LINE
+    memory[begin : begin + len(one.raw)] = np.frombuffer(one.raw, np.uint8)
+    ref = ArrayRef(begin, one.dtype, one.shape, one.order, one.writeable)
+    array = view(memory.data, 0, ref)
+    array.flags.writeable = one.writeable
+    return array
 
 
 def view(memory: mmap.mmap | memoryview, start: int, ref: ArrayRef) -> Array:

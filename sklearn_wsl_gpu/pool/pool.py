@@ -33,9 +33,8 @@ from sklearn_wsl_gpu.pool.lease import Lease
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.pool.region import Region
 from sklearn_wsl_gpu.pool.segment import Segment
+from sklearn_wsl_gpu.pool.thresholds import Thresholds
 
-#: Results of this size and more are handed out as views on their span.
-VIEW_BYTES = 1024 * 1024
 #: A waiting caller looks this often for what finalizers gave back without being able to wake it.
 _WAIT_SLICE_SECONDS = 0.1
 
@@ -66,6 +65,7 @@ class Pool:
         self._closed = False
         #: Number of leases that were ever given.
         self.granted = 0
+        self.thresholds = Thresholds()
 
     def __repr__(self) -> str:
         with self._changed:

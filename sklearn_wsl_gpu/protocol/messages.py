@@ -211,7 +211,7 @@ class CallBody(NamedTuple):
     arguments : list of node
     keywords : list of [str, node]
     refs : list
-        Array refs that the nodes count into.
+        Array refs, or small arrays themselves, that the nodes count into.
     lent : list of [span, list, bool]
         Spans that the client holds, the array refs in them, and whether they stay as they are while it does; nodes
         count on into these.
@@ -221,6 +221,8 @@ class CallBody(NamedTuple):
         State of numpy's global generator, if the call may draw from it.
     watched : int
         How deep to tell of its progress, as ``max_propagation_depth`` of scikit-learn's callbacks; -1 for not.
+    inline : int
+        Bytes of arrays that the result may have in its own body; more lie in a span.
     """
 
     estimator: str
@@ -236,6 +238,7 @@ class CallBody(NamedTuple):
     configuration: list[Any]
     generator: Node
     watched: int
+    inline: int
 
 
 class ResultBody(NamedTuple):
@@ -247,7 +250,7 @@ class ResultBody(NamedTuple):
     state : list of [str, node] or None
         Fitted attributes, if the call changes them.
     refs : list
-        Array refs that the nodes count into.
+        Array refs, or small arrays themselves, that the nodes count into.
     warnings : list of [category, text, module, line]
         An empty category says that the warning filters were changed during the call.
     output : list of [stream, text]
@@ -311,7 +314,7 @@ _FIELDS: dict[type[Any], tuple[f.Check, ...]] = {
     Farewell: (),
     CallBody: (
         f.text, f.text, f.text, f.integer, f.integer, f.optional_pairs, f.items, f.pairs, f.items, f.lent, f.pairs,
-        f.anything, f.integer,
+        f.anything, f.integer, f.integer,
     ),
     ResultBody: (
         f.anything, f.optional_pairs, f.items, f.records(str, str, str, int), f.records(str, str),

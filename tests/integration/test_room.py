@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_wsl_gpu import OffloadSession, PoolTooSmall, offload, room, sessions
 from sklearn_wsl_gpu.pool import Pool
+from sklearn_wsl_gpu.pool.thresholds import Thresholds
 from sklearn_wsl_gpu.session import Session
 from tests.integration.tools import until
 
@@ -147,3 +148,31 @@ def test_a_session_that_is_closed_does_not_wait_for_pages_to_be_ready() -> None:
     sessions.shutdown()
 
     assert held.room.ready.is_set()
+
+
+def test_what_the_ways_of_an_array_cost_is_measured_when_a_session_is_opened() -> None:
+    with offload(fallback="raise") as session:
+        StandardScaler().fit(LARGE[:9])
+        held = _session(session)
+        before = held.pool.thresholds
+        assert held.room.ready.wait(20)
+        assert held.pool.thresholds is not before
+
+
+@pytest.mark.parametrize("inline", [0, 2**16])
+def test_results_are_the_same_whether_arrays_travel_in_the_message_or_in_slots(inline: int) -> None:
+    parts = [LARGE[:40], np.asfortranarray(LARGE[:40]), LARGE[:80:2, ::3], LARGE[:40].astype(np.float32)]
+    local = [StandardScaler().fit(X).transform(X) for X in parts]
+    with offload(fallback="raise") as session:
+        held = _session(session)
+        held.room.ready.wait(20)
+        held.pool.thresholds = Thresholds(inline=inline)
+        granted = held.pool.granted
+        for X, expected in zip(parts, local, strict=True):
+            scaler = StandardScaler().fit(X)
+            for _ in range(3):
+                result = scaler.transform(X)
+                assert (result.dtype, result.strides) == (expected.dtype, expected.strides)
+                np.testing.assert_array_equal(result, expected)
+        # Of what size a result will be is only known after the first of its kind.
+        assert (held.pool.granted - granted <= 2) == (inline > 0)

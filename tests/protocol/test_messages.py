@@ -115,7 +115,7 @@ FIELDS: dict[type[Any], tuple[str, ...]] = {
     m.Stop: ("token",),
     m.CallBody: (
         "text", "text", "text", "integer", "integer", "optional pairs", "list", "pairs", "list", "lent", "pairs",
-        "node", "integer",
+        "node", "integer", "integer",
     ),
     m.ResultBody: ("node", "optional pairs", "list", "warnings", "output", "generators", "number", "flag"),
 }  # fmt: skip

@@ -51,10 +51,10 @@ BODIES: tuple[m.CallBody | m.ResultBody, ...] = (
     m.CallBody(
         "StandardScaler", "fit", "cpu", 0, 5, [["copy", True], ["with_mean", True]], [["a", 0]],
         [["sample_weight", None]], [_REF], [(SpanRef(0, 4096, 8192, 7), [_REF], True)], [["assume_finite", True]],
-        ["g", -1, bytes(2496), 624, 0, 0.0], 2,
+        ["g", -1, bytes(2496), 624, 0, 0.0], 2, 8192,
     ),
     m.ResultBody(
-        ["self"], [["mean_", ["a", 0]], ["n_features_in_", 3]], [[64, "<f8", [3], "C", True]],
+        ["self"], [["mean_", ["a", 0]], ["n_features_in_", 3]], [_REF, [bytes(8), "<f8", [1], "C", True, 16]],
         [["builtins.UserWarning", "text", "sklearn.base", 12]], [["stdout", "done\n"]],
         [[-1, ["g", -1, bytes(2496), 0, 1, -0.5]]], 0.125, True,
     ),
