@@ -152,9 +152,11 @@ def _assign(assignments: Sequence[graphs.Assignment]) -> None:
 def _decode(gathered: Gathered, reply: Reply, source: _Source) -> tuple[dict[str, Any] | None, Any]:
     body = reply.body
     decoder = Decoder(source, _inputs(gathered), gathered.generators)
-    # The state first: fitted attributes are private copies, and a result that is one of them is that copy.
+    # The state first, and a result that is one of its arrays is the same array. What has to be checked, because
+    # compiled code trusts it as an index, is no float, and a private copy.
+    source.allow_views("fc")
     state = None if body.state is None else decoder.attributes(body.state)
-    source.allow_views()
+    source.allow_views("fcbiumMSU")
     value = None if body.value == ["self"] else decoder.decode(body.value)
     return state, value
 
@@ -186,6 +188,7 @@ class _Source(Sequence[Array]):
         ]
         self._made: dict[int, Array] = {}
         self._window: Array | None = None
+        self._kinds = ""
 
     def __len__(self) -> int:
         return len(self._refs)
@@ -196,13 +199,17 @@ class _Source(Sequence[Array]):
             made = self._made[index] = self._take(self._refs[index])
         return made
 
-    def allow_views(self) -> None:
-        """From now on large arrays are views on the span, if the pool has room to spare."""
+    def allow_views(self, kinds: str) -> None:
+        """From now on large arrays of these kinds of dtype are views on the span, if the pool has room to spare."""
+        self._kinds = kinds
         placed = {number: ref for number, ref in enumerate(self._refs) if isinstance(ref, ArrayRef)}
         large = [number for number, ref in placed.items() if number not in self._made and self._is_large(ref)]
-        if large and self._lease is not None:
-            window = self._pool.window(self._lease)
+        if large and self._lease is not None and self._window is None:
             end = max(ref.offset + _nbytes(ref) for ref in placed.values())
+            # What is copied beside it is held as long.
+            if 2 * sum(_nbytes(placed[number]) for number in large) < end:
+                return
+            window = self._pool.window(self._lease)
             if self._pool.keep(self._lease, window, end):
                 self._window = window
 
@@ -212,7 +219,7 @@ class _Source(Sequence[Array]):
             self._lease.release()
 
     def _is_large(self, ref: ArrayRef) -> bool:
-        return _nbytes(ref) >= self._pool.thresholds.view
+        return ref.dtype[1] in self._kinds and _nbytes(ref) >= self._pool.thresholds.view
 
     def _take(self, ref: ArrayRef | InlineArray) -> Array:
         if isinstance(ref, InlineArray):

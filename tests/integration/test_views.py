@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import pickle
 import signal
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.kernel_approximation import Nystroem
 from sklearn.preprocessing import Binarizer, MaxAbsScaler, MinMaxScaler, Normalizer, StandardScaler
 
 from sklearn_wsl_gpu import offload, sessions
@@ -47,6 +49,18 @@ def test_a_small_result_and_fitted_attributes_are_private() -> None:
         assert result.flags.writeable
         assert session.status()["pool_used_bytes"] == 0
         np.testing.assert_array_equal(result, _expected(SMALL))
+
+
+def test_a_large_fitted_attribute_is_not_copied_either_and_the_model_is_an_ordinary_one() -> None:
+    local = Nystroem(n_components=500, random_state=0).fit(LARGE[:700])
+    with offload(fallback="raise") as session:
+        model = Nystroem(n_components=500, random_state=0).fit(LARGE[:700])
+        assert int(str(session.status()["pool_kept_bytes"])) >= 1_000_000
+    sessions.shutdown()
+
+    np.testing.assert_array_equal(model.normalization_, local.normalization_)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.transform(LARGE[:9]), local.transform(LARGE[:9]))
 
 
 def test_kept_results_never_starve_the_pool() -> None:
