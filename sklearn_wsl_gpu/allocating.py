@@ -89,7 +89,10 @@ def asarray(x: ArrayLike, dtype: DTypeLike | None = None, order: Literal["C", "F
     if same and session is not None and session.pool.find_kept(values) is not None:
         return values
     array = empty(values.shape, kind, wanted)
-    np.copyto(array, values, casting="unsafe")
+    if session is not None and kind == values.dtype:
+        session.pool.copier.copy(array, values)
+    else:
+        np.copyto(array, values, casting="unsafe")
     return array
 
 

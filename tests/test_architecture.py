@@ -109,7 +109,7 @@ LIBRARIES = {
         sklearn_wsl_gpu.allocating
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.graphs sklearn_wsl_gpu.inputs
         sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation sklearn_wsl_gpu.functions
-        sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool sklearn_wsl_gpu.room
+        sklearn_wsl_gpu.pool.copying sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool sklearn_wsl_gpu.room
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.state.splits sklearn_wsl_gpu.state.tables sklearn_wsl_gpu.testing
         wsl_worker.calls wsl_worker.executor wsl_worker.target wsl_worker.testing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -82,8 +82,14 @@ def view(memory: mmap.mmap | memoryview, start: int, ref: ArrayRef) -> Array:
     return array
 
 
-def write(memory: mmap.mmap | memoryview, start: int, refs: Sequence[ArrayRef], arrays: Sequence[Array]) -> None:
+def write(
+    memory: mmap.mmap | memoryview,
+    start: int,
+    refs: Sequence[ArrayRef],
+    arrays: Sequence[Array],
+    copy: Callable[[Array, Array], None] = np.copyto,
+) -> None:
     """Copy arrays to where `plan` put them."""
     for ref, array in zip(refs, arrays, strict=True):
         if array.nbytes:
-            np.copyto(view(memory, start, ref), array)
+            copy(view(memory, start, ref), array)

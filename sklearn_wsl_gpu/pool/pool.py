@@ -19,6 +19,7 @@ import numpy as np
 from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
 from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolError, PoolTooSmall
 from sklearn_wsl_gpu.pool import ledger, placing
+from sklearn_wsl_gpu.pool.copying import Copier
 from sklearn_wsl_gpu.pool.layout import (
     CLIENT,
     LEDGER_BYTES,
@@ -66,6 +67,7 @@ class Pool:
         #: Number of leases that were ever given.
         self.granted = 0
         self.thresholds = Thresholds()
+        self.copier = Copier()
 
     def __repr__(self) -> str:
         with self._changed:
@@ -160,7 +162,7 @@ class Pool:
     def put(self, lease: Lease, refs: Sequence[ArrayRef], arrays: Sequence[Array]) -> None:
         """Write the arrays of a request, and the span's header last."""
         segment = self._segment_of(lease)
-        placing.write(segment.map, lease.ref.start, refs, arrays)
+        placing.write(segment.map, lease.ref.start, refs, arrays, self.copier.copy)
         end = refs[-1].offset + arrays[-1].nbytes if refs else SPAN_HEADER_BYTES
         self.seal(lease, end)
 

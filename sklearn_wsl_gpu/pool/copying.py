@@ -1,0 +1,81 @@
+"""The one copy of an array into the pool: with one thread, or with two where that has been seen to be faster.
+
+Whether it is depends on the machine: where one core saturates the memory, a second thread gains nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Smaller arrays are not worth a thread.
+MIN_BYTES = 32 * 1024 * 1024
+#: In so many copies each way is tried once in a row of `_TRIES`.
+_PERIOD = 64
+_TRIES = 2
+#: A second thread takes a core from somebody: it has to be worth this much.
+_WORTH = 0.8
+
+
+class Trials:
+    """Which of two ways is faster, learnt from the copies that are made anyway: pure book-keeping.
+
+    The first copies are made with one thread, the next with two, and then in the way that was faster, until some
+    time later both are tried again.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._best = {1: float("inf"), 2: float("inf")}
+
+    def next(self) -> int:
+        """Return the number of threads for the next copy."""
+        place = self._count % _PERIOD
+        self._count += 1
+        if place == 0:
+            self._best = {1: float("inf"), 2: float("inf")}
+        if place < 2 * _TRIES:
+            return 1 + place // _TRIES
+        return 2 if self._best[2] < _WORTH * self._best[1] else 1
+
+    def note(self, threads: int, seconds_per_byte: float) -> None:
+        """Take in what a copy has cost."""
+        self._best[threads] = min(self._best[threads], seconds_per_byte)
+
+
+class Copier:
+    """Copies arrays, and learns how."""
+
+    def __init__(self) -> None:
+        self._trials = Trials()
+
+    def copy(self, target: NDArray[Any], source: NDArray[Any]) -> None:
+        """Copy an array to another of its shape and dtype."""
+        if source.nbytes < MIN_BYTES or (os.cpu_count() or 1) < 2:
+            np.copyto(target, source)
+            return
+        threads = self._trials.next()
+        begin = time.perf_counter()
+        if threads == 1:
+            np.copyto(target, source)
+        else:
+            _copy_in_halves(target, source)
+        self._trials.note(threads, (time.perf_counter() - begin) / source.nbytes)
+
+
+def _copy_in_halves(target: NDArray[Any], source: NDArray[Any]) -> None:
+    # Along the axis whose steps are longest, so that each thread has a run of memory of its own.
+    axis = max(range(target.ndim), key=lambda number: (target.strides[number], target.shape[number]))
+    target, source = np.moveaxis(target, axis, 0), np.moveaxis(source, axis, 0)
+    half = len(target) // 2
+    other = threading.Thread(target=np.copyto, args=(target[half:], source[half:]))
+    other.start()
+    try:
+        np.copyto(target[:half], source[:half])
+    finally:
+        other.join()

@@ -1,0 +1,51 @@
+"""Copies with one thread or with two: the same bytes, and the way that was seen to be faster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sklearn_wsl_gpu.pool import copying
+from sklearn_wsl_gpu.pool.copying import Copier, Trials
+
+SOURCE = np.random.default_rng(0).normal(size=(301, 64))
+
+
+def _threads(trials: Trials, costs: dict[int, float], count: int) -> list[int]:
+    chosen = []
+    for _ in range(count):
+        chosen.append(trials.next())
+        trials.note(chosen[-1], costs[chosen[-1]])
+    return chosen
+
+
+def test_both_ways_are_tried_and_the_faster_one_is_taken() -> None:
+    assert _threads(Trials(), {1: 1.0, 2: 0.5}, 10) == [1, 1, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert _threads(Trials(), {1: 0.5, 2: 1.0}, 10) == [1, 1, 2, 2, 1, 1, 1, 1, 1, 1]
+
+
+def test_a_second_thread_that_gains_little_is_not_taken() -> None:
+    assert _threads(Trials(), {1: 1.0, 2: 0.9}, 10)[4:] == [1] * 6
+
+
+def test_what_was_learnt_is_learnt_anew_from_time_to_time() -> None:
+    trials = Trials()
+    assert _threads(trials, {1: 1.0, 2: 0.5}, 64)[-1] == 2
+    assert _threads(trials, {1: 1.0, 2: 2.0}, 64)[-1] == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [SOURCE, np.asfortranarray(SOURCE), SOURCE[::-2, ::3], SOURCE[0], SOURCE[:1], SOURCE[:, :1], SOURCE[None, :, None]],
+    ids=["C", "Fortran", "strided", "vector", "row", "column", "many axes"],
+)
+def test_two_threads_copy_what_one_does(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "MIN_BYTES", 1)
+    copier = Copier()
+    for _ in range(6):
+        for order in "CF":
+            target = np.full(source.shape, np.nan, order=order)  # type: ignore[call-overload]
+            copier.copy(target, source)
+            np.testing.assert_array_equal(target, source)
