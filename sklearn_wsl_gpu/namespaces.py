@@ -20,6 +20,7 @@ from sklearn_wsl_gpu import _compat
 from sklearn_wsl_gpu.errors import Unsupported
 from sklearn_wsl_gpu.state import objects
 
+_PLAIN = frozenset({type(None), bool, int, float, str, np.ndarray, np.float64, np.int64})
 _LIBRARIES = frozenset({"array_api_strict", "cupy", "dpnp", "jax", "jaxlib", "torch"})
 #: Code of the reason why such an array stays where it is.
 CODE = "array-api-input"
@@ -45,6 +46,8 @@ class Kind(NamedTuple):
 
 def is_foreign(value: Any) -> bool:
     """Tell whether a value is an array of another library."""
+    if type(value) in _PLAIN:
+        return False  # asked for every attribute of every call
     return type(value).__module__.partition(".")[0] in _LIBRARIES and hasattr(value, "__dlpack__")
 
 

@@ -273,6 +273,7 @@ class Scheduler:
         job.body = b""
         self._jobs.pop(job.number, None)
         self._reply(job, message, body)
+        job.session.note_end(job)
         for envelope in job.cancellers:
             self.answer(envelope, m.Cancelled(job.request), b"")
         job.cancellers.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import OrderedDict
+from collections import deque
 from dataclasses import astuple, dataclass, field
 from typing import Any
 
@@ -92,18 +92,27 @@ class Session:
     descriptors: dict[int, int]
     process: int
     last_heard: float
-    jobs: OrderedDict[int, Job] = field(default_factory=OrderedDict)
+    jobs: dict[int, Job] = field(default_factory=dict)
     calls: int = 0
+    #: Requests that have ended, the oldest first, and the bytes of what is kept of each.
+    _ended: deque[tuple[int, int]] = field(default_factory=deque)
+    _ended_bytes: int = 0
 
     def remember(self, job: Job) -> None:
-        """Add a request, and forget the oldest ended ones beyond the limits."""
+        """Add a request."""
         self.jobs[job.request] = job
-        ended = [known for known in self.jobs.values() if known.ended]
-        size = sum(len(known.outcome[1]) for known in ended if known.outcome)
-        while len(ended) > _REMEMBERED_REQUESTS or (ended and size > _REMEMBERED_BYTES):
-            oldest = ended.pop(0)
-            size -= len(oldest.outcome[1]) if oldest.outcome else 0
-            del self.jobs[oldest.request]
+        if job.ended:
+            self.note_end(job)
+
+    def note_end(self, job: Job) -> None:
+        """Take note that a request has ended, and forget the oldest such beyond the limits."""
+        size = len(job.outcome[1]) if job.outcome else 0
+        self._ended.append((job.request, size))
+        self._ended_bytes += size
+        while len(self._ended) > _REMEMBERED_REQUESTS or self._ended_bytes > _REMEMBERED_BYTES:
+            request, size = self._ended.popleft()
+            self._ended_bytes -= size
+            self.jobs.pop(request, None)
 
     def describe(self) -> list[Any]:
         """Return number, process, seconds of silence, number of calls, and the map of slots, as plain data."""

@@ -205,7 +205,7 @@ def test_a_repeated_request_never_runs_twice() -> None:
         row = ROWS["KMeans"]
         assert row.cls is not None
         estimator = KMeans(3, n_init=1, random_state=0)
-        gathered = gather(Invocation(row, "fit", row.cls.fit, estimator, (X,), {}), "cpu", 0, 0)
+        gathered = gather(Invocation(row, "fit", row.cls.fit, estimator, (X,), {}), "cpu", 0, 0, live.pool)
         lease = live.pool.lease_input(gathered.nbytes)
         live.pool.put(lease, gathered.refs, gathered.arrays)
         output = live.pool.lease_output(2**20)
