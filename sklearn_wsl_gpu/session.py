@@ -103,13 +103,14 @@ class Session:
         self._models: OrderedDict[tuple[str, bytes], int] = OrderedDict()
         self.broken = False
         self.silent = False
-        self.pool = Pool(settings.geometry(), settings.pool_dir, settings.limit())
+        size = settings.pool_size()
+        self.pool = Pool(size.geometry, settings.pool_dir, settings.limit(), size.why)
         try:
             self._welcome, self._process = greet(where, self.pool.segment, settings.timeout)
         except BaseException:
             self.pool.close()
             raise
-        ready_bytes = 0 if where.guest and settings.prefault is None else settings.ready_bytes()
+        ready_bytes = 0 if where.guest and settings.prefault is None else settings.ready_bytes(self.pool.geometry)
         self.room = Room(self.pool, self._welcome.session, self._ask, ready_bytes)
 
     def __repr__(self) -> str:

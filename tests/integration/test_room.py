@@ -87,7 +87,7 @@ def test_the_worker_shows_the_slots_of_every_segment() -> None:
     with offload(**SMALL_POOL) as session:
         session.grow_pool(8 * MIB)
         pools: Any = _session(session).status()["pools"]
-        assert len(pools[0][4]) == 5
+        assert len(pools[0][5]) == 5
 
 
 def test_calls_of_many_threads_in_a_pool_that_is_too_small_for_them_are_all_right() -> None:
