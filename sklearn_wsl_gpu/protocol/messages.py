@@ -254,7 +254,7 @@ class ResultBody(NamedTuple):
     state : list of [str, node] or None
         Fitted attributes, if the call changes them.
     refs : list
-        Array refs, or small arrays themselves, that the nodes count into.
+        Array refs, or small arrays themselves, that the nodes count into; under protocol `FILE_REPLIES` names of files.
     warnings : list of [category, text, module, line]
         An empty category says that the warning filters were changed during the call.
     output : list of [stream, text]
