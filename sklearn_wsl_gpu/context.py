@@ -149,7 +149,8 @@ class offload:
         `FallbackWarning` for each distinct reason; or without one, for programs that turn warnings into errors
         (the report has the reasons either way); or an `OffloadError` is raised.
     verbose : int, default=0
-        Above 0, each call is told on standard error, and so are the messages of a worker that is started.
+        Above 0, each call is told on standard error, and so are the size of a pool that is made, with the reason,
+        and the messages of a worker that is started.
     timeout : float or None, default=None
         Seconds that one call may take, waiting included, before it falls back.
     slots : tuple of int, default=(4, 4, 8)

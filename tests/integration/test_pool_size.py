@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,33 @@ def test_a_process_in_a_small_control_group_gets_a_smaller_pool(group: Path) -> 
     assert 16 * 4096 < size <= 300 * MIB
     assert "half of what is free" in why
     assert group.name in why
+
+
+_ASKED = """
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+from sklearn_wsl_gpu import ConfigurationError, PoolSpaceError, offload
+{limit}
+try:
+    offload(slot_bytes=2**30)
+except ConfigurationError as error:
+    print(error)
+X = np.ones((400, 2**17))
+try:
+    with offload(slots=(1, 1, 1), slot_bytes=180 * 2**20, fallback="raise"):
+        StandardScaler().fit(X[:300])
+except PoolSpaceError as error:
+    print(error)
+"""
+
+
+def test_in_a_small_control_group_what_cannot_be_is_an_error_and_nobody_is_killed(group: Path) -> None:
+    result = run_python(_ASKED.format(limit=_GROUP.format(procs=str(group / "cgroup.procs"))))
+
+    assert result.returncode == 0, result.stderr
+    impossible, full = result.stdout.splitlines()
+    assert re.search(f"there are 600 MiB of memory of control group /.*{group.name}", impossible)
+    assert "MB of memory are available" in full
 
 
 def test_the_choice_is_shown_by_the_session_its_state_and_once_by_verbose(capsys: pytest.CaptureFixture[str]) -> None:
