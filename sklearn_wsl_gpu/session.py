@@ -117,7 +117,7 @@ class Session:
             self.pool.close()
             raise
         ready_bytes = 0 if where.guest and settings.prefault is None else settings.ready_bytes(self.pool.geometry)
-        self.room = Room(self.pool, self._welcome.session, self._ask, ready_bytes)
+        self.room = Room(self.pool, self._welcome.session, self._ask, ready_bytes, self._welcome.node)
 
     def __repr__(self) -> str:
         return f"<Session with {', '.join(self.engines)} at {self.where.endpoint}, {self.pool!r}>"
