@@ -178,20 +178,19 @@ class _Inputs(Sequence[Array]):
 
 
 class _Source(Sequence[Array]):
-    """The arrays of a reply, taken from their span when they are first asked for."""
+    """The arrays of a reply, taken from their span when they are first asked for; those of files are there already."""
 
     def __init__(self, reply: Reply) -> None:
         self._pool, self._lease = reply.pool, reply.lease
         limit = self._lease.size if self._lease is not None else 0
-        self._refs = [
-            check_inline(ref) if is_inline(ref) else check_array_ref(ref, limit)[0] for ref in reply.body.refs
-        ]
-        self._made: dict[int, Array] = {}
+        refs = () if reply.files else reply.body.refs
+        self._refs = [check_inline(ref) if is_inline(ref) else check_array_ref(ref, limit)[0] for ref in refs]
+        self._made: dict[int, Array] = dict(enumerate(reply.files))
         self._window: Array | None = None
         self._kinds = ""
 
     def __len__(self) -> int:
-        return len(self._refs)
+        return len(self._refs) or len(self._made)
 
     def __getitem__(self, index: Any) -> Any:
         made = self._made.get(index)

@@ -164,6 +164,7 @@ def _session(session: dict[str, Any]) -> str:
     lines = [
         f"\nSession {session['number']} of process {session['pid']}: {session['calls']} calls, last heard "
         f"{session['silent_seconds']:.1f} s ago",
+        f"  pool of {session['pool']}",
         f"  {'slot':>4}  {'kind':7}  {'state':6}  {'size':>9}  {'used':>9}  {'age':>9}",
     ]
     for slot in session["slots"]:

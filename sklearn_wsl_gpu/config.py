@@ -12,8 +12,8 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
 from sklearn_wsl_gpu.errors import ConfigurationError
-from sklearn_wsl_gpu.pool.layout import DEFAULT_SLOT_BYTES, PAGE, Geometry
-from sklearn_wsl_gpu.pool.memory import total_memory
+from sklearn_wsl_gpu.pool import machine, memory, sizing
+from sklearn_wsl_gpu.pool.layout import PAGE, Geometry
 
 if TYPE_CHECKING:
     from sklearn_wsl_gpu.reporting import Report
@@ -184,39 +184,26 @@ class Settings:
     keys: str | None = _setting(None, _path("keys"))
     model_bytes: int = _setting(2**30, _whole("model_bytes", 0))
 
-    def geometry(self) -> Geometry:
-        """Return the slots of a session's pool.
+    def pool_size(self) -> sizing.Choice:
+        """Decide on the slots of a session's pool, by what the machine has free now.
 
         Raises
         ------
         ConfigurationError
-            If a pool of that size was asked for and the machine has less memory.
+            If a pool of that size was asked for and the machine cannot hold it.
         """
-        inputs, outputs, scratch = self.slots
-        count, memory = inputs + outputs + scratch, total_memory()
-        size = self.slot_bytes
-        if size is None:
-            # The default never asks for more than there is; slots stay whole pages.
-            share = memory // count // PAGE * PAGE if memory else DEFAULT_SLOT_BYTES
-            size = max(min(DEFAULT_SLOT_BYTES, share), PAGE)
-        if memory is not None and count * size > memory:
-            raise ConfigurationError(
-                f"A pool of {count} slots of {size} bytes takes {count * size / 1e9:.1f} GB, and this machine has "
-                f"{memory / 1e9:.1f} GB of memory. Make slots or slot_bytes smaller, so that their product is at "
-                f"most {memory} bytes."
-            )
-        return Geometry(size, inputs, outputs, scratch)
+        return sizing.choose(self._bounds(), self.slots, self.slot_bytes)
 
     def limit(self) -> int:
         """Return the bytes that a session's pool may grow to."""
-        memory = total_memory()
-        return (memory // 2 if memory else 0) if self.pool_limit is None else self.pool_limit
+        return sizing.limit(self._bounds()) if self.pool_limit is None else self.pool_limit
 
-    def ready_bytes(self) -> int:
+    def ready_bytes(self, geometry: Geometry) -> int:
         """Return the bytes of input slots, and of output slots, that are made ready when a session is opened."""
-        memory = total_memory()
-        share = memory // 128 // PAGE * PAGE if memory else 0
-        return min(share, self.geometry().slot_bytes) if self.prefault is None else self.prefault
+        return sizing.ready_bytes(self._bounds(), geometry) if self.prefault is None else self.prefault
+
+    def _bounds(self) -> list[sizing.Bound]:
+        return machine.bounds(memory.directory_of(self.pool_dir))
 
 
 NAMES = tuple(item.name for item in fields(Settings))
@@ -241,7 +228,8 @@ def resolve(arguments: Mapping[str, Any], around: Settings | None = None) -> Set
     given = {name: value for name, value in arguments.items() if value is not UNSET}
     parsers = {item.name: item.metadata["parse"] for item in fields(Settings)}
     settings = replace(base, **{name: parsers[name](value) for name, value in given.items()})
-    settings.geometry()
+    if (settings.slots, settings.slot_bytes) != (_SLOTS, None):
+        settings.pool_size()  # what cannot be is told where it was asked for
     return settings
 
 

@@ -47,7 +47,8 @@ class OffloadSession:
         Returns
         -------
         status : dict
-            ``slots`` is the map of the pool: a list of dicts, as `sklearn_wsl_gpu.pool.ledger.Slot` describes.
+            ``pool`` says how large the pool is, and why; ``slots`` is its map: a list of dicts, as
+            `sklearn_wsl_gpu.pool.ledger.Slot` describes.
 
         Raises
         ------
@@ -58,6 +59,7 @@ class OffloadSession:
         pool = session.pool
         return {
             **{name: value for name, value in session.status().items() if name != "pools"},
+            "pool": pool.why,
             "pool_bytes": pool.pool_bytes,
             "pool_used_bytes": pool.used_bytes,
             "pool_kept_bytes": pool.view_bytes,
@@ -147,20 +149,22 @@ class offload:
         `FallbackWarning` for each distinct reason; or without one, for programs that turn warnings into errors
         (the report has the reasons either way); or an `OffloadError` is raised.
     verbose : int, default=0
-        Above 0, each call is told on standard error, and so are the messages of a worker that is started.
+        Above 0, each call is told on standard error, and so are the size of a pool that is made, with the reason,
+        and the messages of a worker that is started.
     timeout : float or None, default=None
         Seconds that one call may take, waiting included, before it falls back.
     slots : tuple of int, default=(4, 4, 8)
         Input, output and scratch slots of the pool.
     slot_bytes : int or None, default=None
-        Bytes of a slot, a multiple of 4096. None takes 256 MiB, or less on a machine with little memory.
-        Memory is only used when data comes to lie in it.
+        Bytes of a slot, a multiple of 4096. None takes 256 MiB, or less where that would be more than half of the
+        memory that is free when the pool is made: of the machine, of this process's control groups, in the file
+        system of `pool_dir`. Memory is only used when data comes to lie in it.
     pool_limit : int or None, default=None
         Bytes that the pool may grow to, by segments that are added when what lies in it and is sent needs more, and
         given back when nothing needs them any more. None takes half of the memory; 0 lets it never grow.
     prefault : int or None, default=None
         Bytes of the pool, for inputs and as many for results, that are made ready in the background when the session
-        is opened, so that the first call is no slower than others. None takes a 128th of the memory, a slot at most.
+        is opened, so that the first call is no slower than others. None takes a 128th of what is free, a slot at most.
     pool_dir : path or None, default=None
         Directory of a memory file system that the pool should use; None lets the system choose.
     keys : path or None, default=None

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from sklearn_wsl_gpu import launch
 from sklearn_wsl_gpu.carriers import shared
+from sklearn_wsl_gpu.carriers.file_reply import ReplyDirectory
 from sklearn_wsl_gpu.errors import (
     DeadlineExceeded,
     OffloadError,
@@ -19,7 +20,7 @@ from sklearn_wsl_gpu.errors import (
 )
 from sklearn_wsl_gpu.pool import Segment
 from sklearn_wsl_gpu.protocol import messages as m
-from sklearn_wsl_gpu.protocol.version import PROTOCOL, agree
+from sklearn_wsl_gpu.protocol.version import FILE_REPLIES, PROTOCOL, agree
 from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
 
 #: An executor that imports a GPU library takes its time.
@@ -28,7 +29,9 @@ _ENGINE_START_SECONDS = 120.0
 _REFUSALS: dict[str, type[OffloadError]] = {"version-mismatch": VersionMismatch, "engine-broken": WorkerStartError}
 
 
-def greet(where: launch.Address, segment: Segment, timeout: float | None) -> tuple[m.Welcome, int]:
+def greet(
+    where: launch.Address, segment: Segment, timeout: float | None, base: str | None
+) -> tuple[m.Welcome, int, ReplyDirectory | None]:
     """Open a session.
 
     Parameters
@@ -39,12 +42,16 @@ def greet(where: launch.Address, segment: Segment, timeout: float | None) -> tup
         The first of the session's pool.
     timeout : float or None
         Seconds that it may take.
+    base : str or None
+        Where the directory of an older worker's replies is made, if there has to be one.
 
     Returns
     -------
     welcome : Welcome
     process : int
         A descriptor that becomes readable when the worker ends, or -1.
+    files : ReplyDirectory or None
+        Where the worker answers, if it speaks the older protocol whose replies are files. The caller closes it.
 
     Raises
     ------
@@ -57,6 +64,31 @@ def greet(where: launch.Address, segment: Segment, timeout: float | None) -> tup
     end = time.monotonic() + _ENGINE_START_SECONDS
     if timeout is not None:
         end = min(end, time.monotonic() + timeout)
+    answer, files = _ask(where, hello, end), None
+    try:
+        if isinstance(answer, m.Refused) and answer.code == VersionMismatch.code:
+            files = ReplyDirectory(base)
+            hello = hello._replace(protocol=FILE_REPLIES, offer=[*offered, files.path])
+            again = _ask(where, hello, end)
+            answer = again if isinstance(again, m.Welcome) else answer
+        if isinstance(answer, m.Refused):
+            raise _REFUSALS.get(answer.code, WorkerUnavailable)(answer.words, answer.code)
+        if not isinstance(answer, m.Welcome):
+            raise ProtocolError("The worker did not welcome this client.")
+        others = dict((name, text) for name, text in answer.versions)
+        agree(hello.protocol, versions, answer.protocol, others, "worker")
+        shared.prove(segment, offered, answer.proof)
+    except BaseException:
+        if files is not None:
+            files.close()
+        raise
+    if answer.boot and answer.boot == shared.boot_id() and hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):
+            return answer, os.pidfd_open(answer.pid), files
+    return answer, -1, files
+
+
+def _ask(where: launch.Address, hello: m.Hello, end: float) -> m.Message:
     wire = Wire(where.endpoint, where.keys, -1, greeted=False)
     try:
         wire.connect(min(end, time.monotonic() + CONNECT_SECONDS))
@@ -65,15 +97,6 @@ def greet(where: launch.Address, segment: Segment, timeout: float | None) -> tup
             if time.monotonic() > end:
                 raise DeadlineExceeded("The worker's engine did not start in time. Raise timeout.")
             answer, _ = wire.ask(hello, b"", end)
+        return answer
     finally:
         wire.close()
-    if isinstance(answer, m.Refused):
-        raise _REFUSALS.get(answer.code, WorkerUnavailable)(answer.words, answer.code)
-    if not isinstance(answer, m.Welcome):
-        raise ProtocolError("The worker did not welcome this client.")
-    agree(PROTOCOL, versions, answer.protocol, dict((name, text) for name, text in answer.versions), "worker")
-    shared.prove(segment, offered, answer.proof)
-    if answer.boot and answer.boot == shared.boot_id() and hasattr(os, "pidfd_open"):
-        with contextlib.suppress(OSError):
-            return answer, os.pidfd_open(answer.pid)
-    return answer, -1

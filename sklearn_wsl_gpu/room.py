@@ -14,7 +14,7 @@ import numpy as np
 
 from sklearn_wsl_gpu.carriers import shared
 from sklearn_wsl_gpu.errors import OffloadError, PoolError, ProtocolError
-from sklearn_wsl_gpu.pool import Geometry, Lease, Pool, memory, placing, prefault, thresholds
+from sklearn_wsl_gpu.pool import Geometry, Lease, Pool, memory, numa, placing, prefault, thresholds
 from sklearn_wsl_gpu.protocol import messages as m
 
 #: A pool that was not used for so long gives its memory back, but for what is made ready at the start.
@@ -40,13 +40,16 @@ class Room:
     ask : Ask
     ready_bytes : int
         Bytes of the input slots, and of the output slots, whose pages are made ready at the start.
+    node : int
+        NUMA node that reads the input slots, or -1.
     """
 
-    def __init__(self, pool: Pool, session: bytes, ask: Ask, ready_bytes: int) -> None:
+    def __init__(self, pool: Pool, session: bytes, ask: Ask, ready_bytes: int, node: int = numa.UNKNOWN) -> None:
         self.pool = pool
         self._session = session
         self._ask = ask
         self._ready_bytes = ready_bytes
+        self._node = node
         self._growing = threading.Lock()
         self._stop = threading.Event()
         #: Set when the pages that are made ready at the start are so on both sides, or cannot be.
@@ -184,7 +187,9 @@ class Room:
     def _make_ready(self) -> None:
         segment = self.pool.segment
         for start, nbytes in prefault.first_runs(segment.geometry, self._ready_bytes):
-            with contextlib.suppress(OffloadError, OSError):
+            # Reserving gives a page its place, so that is done from there too.
+            near = self._node if start == segment.geometry.input_range[0] else numa.UNKNOWN
+            with contextlib.suppress(OffloadError, OSError), numa.near(near):
                 segment.reserve(start, nbytes)
                 if prefault.prefault(segment, start, nbytes, self._stop):
                     self._ask(m.Warm(self._session, 0, start, nbytes), None)

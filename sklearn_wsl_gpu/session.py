@@ -15,6 +15,7 @@ from typing import Any
 
 from sklearn_wsl_gpu import launch, lending
 from sklearn_wsl_gpu.arrays import is_inline
+from sklearn_wsl_gpu.carriers import file_reply
 from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.errors import (
     DeadlineExceeded,
@@ -60,6 +61,8 @@ class LoanInTheWay(Exception):
 class Reply:
     """A worker's answer: its body, the span that holds its arrays, its size in bytes, and what it cost.
 
+    Of a worker that answers with files, `files` are the arrays, and there is no span.
+
     The receiver releases the lease, or keeps it with `Pool.keep`.
     """
 
@@ -69,6 +72,7 @@ class Reply:
     nbytes: int
     send_seconds: float
     wait_seconds: float
+    files: Sequence[Any] = ()
 
 
 class Session:
@@ -103,14 +107,17 @@ class Session:
         self._models: OrderedDict[tuple[str, bytes], int] = OrderedDict()
         self.broken = False
         self.silent = False
-        self.pool = Pool(settings.geometry(), settings.pool_dir, settings.limit())
+        size = settings.pool_size()
+        self.pool = Pool(size.geometry, settings.pool_dir, settings.limit(), size.why)
         try:
-            self._welcome, self._process = greet(where, self.pool.segment, settings.timeout)
+            self._welcome, self._process, self._files = greet(
+                where, self.pool.segment, settings.timeout, settings.pool_dir
+            )
         except BaseException:
             self.pool.close()
             raise
-        ready_bytes = 0 if where.guest and settings.prefault is None else settings.ready_bytes()
-        self.room = Room(self.pool, self._welcome.session, self._ask, ready_bytes)
+        ready_bytes = 0 if where.guest and settings.prefault is None else settings.ready_bytes(self.pool.geometry)
+        self.room = Room(self.pool, self._welcome.session, self._ask, ready_bytes, self._welcome.node)
 
     def __repr__(self) -> str:
         return f"<Session with {', '.join(self.engines)} at {self.where.endpoint}, {self.pool!r}>"
@@ -269,13 +276,14 @@ class Session:
         if not isinstance(answer, m.Result):
             raise ProtocolError(f"The worker answered a call with {type(answer).__name__}.")
         body = m.decode_result(raw)
-        lease, payload = None, 0
-        if not all(is_inline(ref) for ref in body.refs):
+        files = file_reply.arrays_of(body.refs, self._files, self.pool.geometry.largest_span)
+        lease, payload = None, sum(array.nbytes for array in files)
+        if not files and not all(is_inline(ref) for ref in body.refs):
             if granted is None:
                 raise ProtocolError("The worker sent arrays without a span for them.")
             payload = self.pool.check_reply(granted)
             lease = granted
-        return Reply(body, lease, self.pool, len(raw) + payload, *seconds)
+        return Reply(body, lease, self.pool, len(raw) + payload, *seconds, files)
 
     def _ask(self, message: m.Message, deadline: float | None = None, body: bytes = b"") -> m.Message:
         wire = self._take_wire()
@@ -313,6 +321,8 @@ class Session:
         for wire in wires:
             wire.close()
         self.pool.close()
+        if self._files is not None:
+            self._files.close()
         if self._process >= 0:
             os.close(self._process)
             self._process = -1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -67,6 +68,8 @@ def obtain(settings: Settings) -> Session:
             _sessions.failed[key] = (time.monotonic(), error)
             raise
         _sessions.failed.pop(key, None)
+        if settings.verbose:
+            print(f"sklearn_wsl_gpu: pool of {session.pool.why}", file=sys.stderr)
         _sessions.live[key] = session
         return session
 

@@ -22,7 +22,7 @@ from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
 _READY_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _EXECUTOR_FIELDS = ("device", "pid", "ready", "broken", "done", "sessions")
-_SESSION_FIELDS = ("number", "pid", "silent_seconds", "calls", "slots")
+_SESSION_FIELDS = ("number", "pid", "silent_seconds", "calls", "pool", "slots")
 
 
 def start(keys: str | None, engine: str, device: str, listen: str) -> tuple[dict[str, Any], bool]:
@@ -101,8 +101,8 @@ def status(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
     state : dict or None
         ``endpoint``, ``pid``, ``engines``, ``ready``, ``queued``, ``running``, ``done``; ``executors``: a list of dicts
         of ``device``, ``pid``, ``ready``, ``broken``, ``done`` and ``sessions``; and ``sessions``: a list of dicts of
-        ``number``, ``pid`` (of the client), ``silent_seconds``, ``calls`` and ``slots``, the map of its pool (see
-        `sklearn_wsl_gpu.pool.ledger.Slot`).
+        ``number``, ``pid`` (of the client), ``silent_seconds``, ``calls``, ``pool`` (how large it is, and why) and
+        ``slots``, the map of its pool (see `sklearn_wsl_gpu.pool.ledger.Slot`).
     """
     directory = Path(keys or HOME)
     return _running(directory) if endpoint is None else look(endpoint, directory)

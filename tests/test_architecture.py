@@ -27,7 +27,7 @@ CLIENT = {
     "protocol": "errors arrays",
     "pool": "errors arrays",
     "state": "errors arrays estimators pool",
-    "carriers": "errors pool",
+    "carriers": "arrays errors pool",
     # Decisions
     "config": "errors estimators pool reporting",
     "policy": "errors config",
@@ -43,7 +43,7 @@ CLIENT = {
     "gather": "_compat arrays errors estimators inputs invocation lending namespaces pool protocol state support",
     "greeting": "carriers errors launch pool protocol sockets",
     "room": "carriers errors pool protocol",
-    "session": "arrays config errors gather greeting launch lending pool protocol room sockets",
+    "session": "arrays carriers config errors gather greeting launch lending pool protocol room sockets",
     "sessions": "config errors launch session sockets",
     "allocating": "arrays config errors pool sessions",
     "graphs": "_compat config errors estimators gather inheritance state",
@@ -108,6 +108,7 @@ LIBRARIES = {
     "numpy": """
         sklearn_wsl_gpu.allocating
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.graphs sklearn_wsl_gpu.inputs
+        sklearn_wsl_gpu.carriers.file_reply
         sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation sklearn_wsl_gpu.functions
         sklearn_wsl_gpu.pool.copying sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool sklearn_wsl_gpu.room
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding

@@ -13,7 +13,7 @@ import zmq
 
 from sklearn_wsl_gpu.errors import OffloadError
 from sklearn_wsl_gpu.keys import create_keys, has_worker_keys, read_worker_keys
-from sklearn_wsl_gpu.pool.memory import total_memory
+from sklearn_wsl_gpu.pool.machine import total_memory
 from wsl_worker.fleet import Fleet
 from wsl_worker.front import Front
 from wsl_worker.scheduler import Scheduler

@@ -18,7 +18,7 @@ import numpy as np
 from sklearn_wsl_gpu.arrays import SpanRef, check_array_ref, check_inline, check_span_ref, is_inline
 from sklearn_wsl_gpu.errors import OffloadError, RemoteProtocolError, StaleReference
 from sklearn_wsl_gpu.estimators import third_party
-from sklearn_wsl_gpu.pool import Segment, placing
+from sklearn_wsl_gpu.pool import Segment, numa, placing
 from sklearn_wsl_gpu.pool.layout import (
     CLIENT,
     DATA_OFFSET,
@@ -35,6 +35,7 @@ from sklearn_wsl_gpu.protocol.messages import CallBody, decode_call, encode_body
 from wsl_worker import engines
 from wsl_worker.calls import Calls, ModelMissing
 from wsl_worker.engines.base import DeviceLost, Engine
+from wsl_worker.engines.devices import bus_id
 from wsl_worker.finished import Finished
 from wsl_worker.link import DEVICE_LOST, Link, LinkClosed
 from wsl_worker.models import Models
@@ -55,10 +56,14 @@ class Executor:
         Memory for kept models.
     others : sequence of str
         Devices that executors beside this one could use.
+    node : int
+        NUMA node of what they compute on, or -1.
     """
 
-    def __init__(self, engines: Sequence[Engine], link: Link, model_bytes: int, others: Sequence[str] = ()) -> None:
-        self._others = list(others)
+    def __init__(
+        self, engines: Sequence[Engine], link: Link, model_bytes: int, others: Sequence[str] = (), node: int = -1
+    ) -> None:
+        self._others, self._node = list(others), node
         self._engines = {engine.name: engine for engine in engines}
         self._link = link
         self._models = Models(model_bytes)
@@ -74,7 +79,7 @@ class Executor:
         packages = {name.partition(".")[0] for name in third_party.installed()} | {"pandas"}
         versions = [[package, third_party.installed_version(package)] for package in sorted(packages)]
         engines = [[name, sorted(engine.estimators | engine.functions)] for name, engine in self._engines.items()]
-        self._link.send(["ready", engines, versions, self._others])
+        self._link.send(["ready", engines, versions, self._others, self._node])
         while True:
             try:
                 message = self._link.receive()
@@ -274,6 +279,14 @@ def _start_again_with(chosen: Sequence[type[Engine]]) -> None:
         os.execv(sys.executable, [sys.executable, "-P", "-m", "wsl_worker.executor", *sys.argv[1:]])
 
 
+def _node_of(device: str) -> int:
+    """Return the NUMA node of a device, or -1: of a GPU where it is attached, of the CPU where all of ours are."""
+    kind, _, number = device.partition(":")
+    if kind == "cuda":
+        return numa.node_of_gpu(bus_id(int(number or 0)))
+    return numa.node_of_cpus(numa.allowed_cpus(), numa.nodes())
+
+
 def main() -> None:
     """Run an executor; started by the front with the link's descriptor, engine, device, limit, and its own pid."""
     descriptor, (name, device), model_bytes = int(sys.argv[1]), sys.argv[2:4], int(sys.argv[4])
@@ -288,7 +301,7 @@ def main() -> None:
         link.send(["broken", f"{type(error).__name__}: {error}"])
         raise
     others = made[0].devices()[1:] if device == "auto" else []
-    Executor(made, link, model_bytes, others).serve()
+    Executor(made, link, model_bytes, others, _node_of(made[0].devices()[0] if device == "auto" else device)).serve()
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ class Front:
         self._fleet.attach(session, scheduler)
         versions = [*map(list, self._versions.items()), *scheduler.packages]
         welcome = m.Welcome(
-            PROTOCOL, versions, session.token, scheduler.engines, proof, os.getpid(), self._boot,
+            PROTOCOL, versions, session.token, scheduler.engines, proof, os.getpid(), self._boot, scheduler.node,
         )  # fmt: skip
         self._answer(envelope, welcome, b"")
 

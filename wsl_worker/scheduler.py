@@ -46,6 +46,8 @@ class Scheduler:
         self.packages: list[list[str]] = []
         #: Other devices of this machine that its engines could compute on.
         self.others: list[str] = []
+        #: NUMA node of what its engines compute on, or -1.
+        self.node = -1
         self._numbers = itertools.count(1)
         self._queue: deque[Job] = deque()
         self._jobs: dict[int, Job] = {}
@@ -214,7 +216,7 @@ class Scheduler:
     def _heard(self, head: list[Any], body: bytes) -> None:
         kind, *fields = head
         if kind == "ready":
-            self.engines, self.packages, self.others = fields
+            self.engines, self.packages, self.others, self.node = fields
             self.ready = True
             for session in list(self._sessions.values()):
                 self.attach(session)

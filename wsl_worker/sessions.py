@@ -10,7 +10,7 @@ from typing import Any
 
 from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.pool import ledger
-from sklearn_wsl_gpu.pool.layout import LEDGER_BYTES, LEDGER_OFFSET, PAGE, unpack_superblock
+from sklearn_wsl_gpu.pool.layout import LEDGER_BYTES, LEDGER_OFFSET, PAGE, unpack_note, unpack_superblock
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol import states
 
@@ -115,13 +115,14 @@ class Session:
             self.jobs.pop(request, None)
 
     def describe(self) -> list[Any]:
-        """Return number, process, seconds of silence, number of calls, and the map of slots, as plain data."""
+        """Return number, process, seconds of silence, number of calls, why the pool is so large, and its slots."""
         found = []
         for descriptor in self.descriptors.values():
             _, geometry = unpack_superblock(os.pread(descriptor, PAGE, 0))
             found += ledger.slots(os.pread(descriptor, LEDGER_BYTES, LEDGER_OFFSET), geometry)
+        note = unpack_note(os.pread(self.descriptors[0], PAGE, 0))
         silence = time.monotonic() - self.last_heard
-        return [self.number, self.pid, silence, self.calls, [list(astuple(slot)) for slot in found]]
+        return [self.number, self.pid, silence, self.calls, note, [list(astuple(slot)) for slot in found]]
 
     def add_segment(self, number: int, descriptor: int) -> None:
         """Take over the descriptor of another segment of its pool."""

@@ -3,6 +3,7 @@
 A segment, from its first byte::
 
     0          superblock (64 bytes used): magic, layout version, epoch, geometry, crc32
+    256        why the pool is as large as it is: utf-8, for people who look
     4096       challenge area: 32 bytes written by the client, 32 bytes written by the worker
     8192       ledger (32 KiB): what each lease is for, for people who look (see `ledger`)
     DATA       slot 0, slot 1, …    input slots, then scratch slots, then output slots
@@ -33,6 +34,7 @@ from sklearn_wsl_gpu.errors import ConfigurationError, StaleReference
 PAGE = 4096
 #: Two MiB, so that slots begin on a huge-page boundary.
 DATA_OFFSET = 2 * 1024 * 1024
+NOTE_OFFSET, NOTE_BYTES = 256, 1024
 CHALLENGE_OFFSET = PAGE
 CHALLENGE_BYTES = 32
 LEDGER_OFFSET = 2 * PAGE
@@ -142,6 +144,17 @@ def unpack_superblock(raw: bytes) -> tuple[int, Geometry]:
         return epoch, Geometry(slot_bytes, inputs, outputs, scratch)
     except ConfigurationError as error:
         raise StaleReference(f"The segment has impossible slots: {error}") from None
+
+
+def pack_note(text: str) -> bytes:
+    """Return the bytes of a text for people, cut where there is no more room."""
+    return text.encode("utf-8", "replace")[:NOTE_BYTES]
+
+
+def unpack_note(raw: bytes) -> str:
+    """Return the text from the first page of a segment; whatever a terminal might obey is left out."""
+    text = raw[NOTE_OFFSET : NOTE_OFFSET + NOTE_BYTES].partition(b"\0")[0].decode("utf-8", "ignore")
+    return "".join(character for character in text if character.isprintable())
 
 
 def pack_span_header(epoch: int, generation: int, payload_bytes: int, writer: int) -> bytes:

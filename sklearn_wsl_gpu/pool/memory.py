@@ -1,4 +1,4 @@
-"""The memory behind a segment, per platform: the only file of the pool that asks which system it runs on."""
+"""The memory behind a segment, per platform. What there is of it is told by `machine`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from sklearn_wsl_gpu.errors import ConfigurationError, PoolSpaceError
+from sklearn_wsl_gpu.pool.machine import available_memory
 
 #: Reserved pages come in chunks of this size, so that small spans do not ask the kernel each time.
 RESERVE_CHUNK_BYTES = 2 * 1024 * 1024
@@ -21,6 +22,11 @@ _HEADROOM = 0.1
 
 _MADV_POPULATE_WRITE = 23
 _HAS_MEMFD = hasattr(os, "memfd_create")
+
+
+def directory_of(directory: str | None) -> str | None:
+    """Return where the memory of a pool comes from: the directory that is asked for, if any, or None for a memfd."""
+    return tempfile.gettempdir() if directory is None and not _HAS_MEMFD else directory
 
 
 def create_backing(nbytes: int, directory: str | None) -> int:
@@ -41,7 +47,8 @@ def create_backing(nbytes: int, directory: str | None) -> int:
     ConfigurationError
         If `directory` cannot hold such a file.
     """
-    if directory is None and _HAS_MEMFD:
+    where = directory_of(directory)
+    if where is None:
         import fcntl
 
         descriptor = os.memfd_create("sklearn_wsl_gpu", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -49,7 +56,6 @@ def create_backing(nbytes: int, directory: str | None) -> int:
         os.fchmod(descriptor, 0o600)  # a memfd is born with mode 0777
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         return descriptor
-    where = directory if directory is not None else tempfile.gettempdir()
     try:
         descriptor = _open_unnamed(where)
         os.truncate(descriptor, nbytes)
@@ -146,30 +152,3 @@ def step_back() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-
-
-def total_memory() -> int | None:
-    """Return the bytes of memory of this machine, or None where the system does not tell."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None
-
-
-def available_memory() -> int | None:
-    """Return the bytes that can be had without swapping, or None where the system does not tell.
-
-    The smaller of what the kernel calls available and what this process's control group leaves.
-    """
-    found: list[int] = []
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, ValueError), open("/proc/meminfo", encoding="ascii") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    found.append(int(line.split()[1]) * 1024)
-                    break
-        with contextlib.suppress(OSError, ValueError):
-            limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-            if limit != "max":
-                used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-                found.append(max(int(limit) - used, 0))
-    return min(found, default=None)

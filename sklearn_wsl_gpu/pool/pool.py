@@ -51,13 +51,16 @@ class Pool:
         Directory of a memory file system; None lets the system choose.
     limit : int
         Bytes that all segments may take together; segments are added up to there.
+    why : str
+        Why its slots are as they are, for people.
     """
 
-    def __init__(self, geometry: Geometry, directory: str | None = None, limit: int = 0) -> None:
+    def __init__(self, geometry: Geometry, directory: str | None = None, limit: int = 0, why: str = "") -> None:
         self.geometry = geometry
+        self.why = why
         self._directory = directory
         self.limit = max(limit, geometry.pool_bytes)
-        self._regions = {0: Region(0, Segment.create(geometry, directory))}
+        self._regions = {0: Region(0, Segment.create(geometry, directory, why))}
         self._numbers = itertools.count(1)
         self._generations = itertools.count(1)
         self._changed = threading.Condition(threading.Lock())
@@ -76,7 +79,7 @@ class Pool:
         added = f" in {len(regions)} segments" if len(regions) > 1 else ""
         return (
             f"<Pool {slots} slots{added}, {self.used_bytes / 2**20:.1f} of {self.pool_bytes / 2**20:.0f} MiB leased, "
-            f"{self.view_bytes / 2**20:.1f} MiB of it kept results>"
+            f"{self.view_bytes / 2**20:.1f} MiB of it kept results{self.why and f' ({self.why})'}>"
         )
 
     @property

@@ -12,8 +12,10 @@ from sklearn_wsl_gpu.pool.layout import (
     CHALLENGE_BYTES,
     CHALLENGE_OFFSET,
     DATA_OFFSET,
+    NOTE_OFFSET,
     PAGE,
     Geometry,
+    pack_note,
     pack_superblock,
     round_up,
     unpack_superblock,
@@ -40,8 +42,8 @@ class Segment:
         return f"<Segment {self.geometry.slots} slots of {self.geometry.slot_bytes} bytes, epoch {self.epoch:x}>"
 
     @classmethod
-    def create(cls, geometry: Geometry, directory: str | None = None) -> Segment:
-        """Create a segment; its memory is sparse until it is reserved."""
+    def create(cls, geometry: Geometry, directory: str | None = None, note: str = "") -> Segment:
+        """Create a segment, with a note for people who look at it; its memory is sparse until it is reserved."""
         descriptor = memory.create_backing(geometry.file_bytes, directory)
         try:
             memory.reserve(descriptor, 0, DATA_OFFSET)
@@ -53,6 +55,8 @@ class Segment:
             raise
         block = pack_superblock(epoch, geometry)
         segment.map[: len(block)] = block
+        words = pack_note(note)
+        segment.map[NOTE_OFFSET : NOTE_OFFSET + len(words)] = words
         return segment
 
     @classmethod

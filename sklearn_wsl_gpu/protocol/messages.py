@@ -28,7 +28,10 @@ class Hello(NamedTuple):
 
 
 class Welcome(NamedTuple):
-    """Worker: the session's name, my engines with their estimators by preference; proof that I see the pool."""
+    """Worker: the session's name, my engines with their estimators by preference; proof that I see the pool.
+
+    `node` is the NUMA node that reads the inputs, or -1.
+    """
 
     protocol: int
     versions: list[list[str]]
@@ -37,6 +40,7 @@ class Welcome(NamedTuple):
     proof: bytes
     pid: int
     boot: str
+    node: int
 
 
 class Call(NamedTuple):
@@ -250,7 +254,7 @@ class ResultBody(NamedTuple):
     state : list of [str, node] or None
         Fitted attributes, if the call changes them.
     refs : list
-        Array refs, or small arrays themselves, that the nodes count into.
+        Array refs, or small arrays themselves, that the nodes count into; under protocol `FILE_REPLIES` names of files.
     warnings : list of [category, text, module, line]
         An empty category says that the warning filters were changed during the call.
     output : list of [stream, text]
@@ -289,7 +293,7 @@ _NUMBER = {kind: number for number, kind in enumerate(MESSAGES)}
 
 _FIELDS: dict[type[Any], tuple[f.Check, ...]] = {
     Hello: (f.integer, f.text_pairs, f.integer, f.text, f.items),
-    Welcome: (f.integer, f.text_pairs, f.blob, f.texts_by_name, f.blob, f.integer, f.text),
+    Welcome: (f.integer, f.text_pairs, f.blob, f.texts_by_name, f.blob, f.integer, f.text, f.integer),
     Call: (f.blob, f.integer, f.optional_span, f.optional_span),
     Wait: (f.blob, f.integer),
     Grant: (f.blob, f.integer, f.span),

@@ -47,6 +47,7 @@ def test_a_worker_is_started_used_shown_and_stopped(keys: str, capsys: pytest.Ca
         kept = StandardScaler().fit_transform(np.ones((50_000, 4)))
     shown = _json(capsys, "status", "--keys", keys)["workers"][0]["sessions"]
     assert [(session["pid"], session["calls"]) for session in shown] == [(os.getpid(), 1)]
+    assert shown[0]["pool"] == "4 slots of 4 MiB, as asked"
     slots = shown[0]["slots"]
     assert [slot["kind"] for slot in slots] == ["input", "scratch", "output", "output"]
     assert [slot["state"] for slot in slots] == ["free", "free", "kept", "free"]
@@ -58,6 +59,7 @@ def test_a_worker_is_started_used_shown_and_stopped(keys: str, capsys: pytest.Ca
     words = capsys.readouterr().out
     assert f"Session 1 of process {os.getpid()}: 1 calls" in words
     assert "  2  output   kept" in words
+    assert "  pool of 4 slots of 4 MiB, as asked" in words
 
     assert main(["worker", "stop", "--keys", keys]) == 0
     assert not psutil.pid_exists(worker["pid"]) or psutil.Process(worker["pid"]).status() == psutil.STATUS_ZOMBIE

@@ -196,7 +196,7 @@ import numpy as np, warnings
 from sklearn.preprocessing import StandardScaler
 import sklearn_wsl_gpu
 X = np.ones((200_000, 10))
-with sklearn_wsl_gpu.offload(fallback={fallback!r}, pool_dir={where!r}, slot_bytes=2**26, slots=(1, 1, 1)) as session:
+with sklearn_wsl_gpu.offload(fallback={fallback!r}, pool_dir={where!r}, slot_bytes=2**23, slots=(1, 1, 1)) as session:
     StandardScaler().fit(X[:10])
     StandardScaler().fit(X)
 print([call.reason.code if call.reason else "" for call in session.report().calls])
@@ -208,10 +208,11 @@ print([call.reason.code if call.reason else "" for call in session.report().call
 def test_a_full_file_system_behind_the_pool_is_an_error_and_never_a_signal(tmp_path: Path, fallback: str) -> None:
     where = tmp_path / "small"
     where.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(where)], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=28m", "none", str(where)], check=False)
     if mounted.returncode:
         pytest.skip("this system does not let a test mount a file system")
     try:
+        (where / "somebody else's").write_bytes(bytes(20 * 2**20))
         result = run_python(_FULL.format(where=str(where), fallback=fallback))
     finally:
         subprocess.run(["umount", str(where)], check=True)

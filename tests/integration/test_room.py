@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_wsl_gpu import OffloadSession, PoolTooSmall, offload, room, sessions
-from sklearn_wsl_gpu.pool import Pool
+from sklearn_wsl_gpu.pool import Pool, Segment, numa, prefault
 from sklearn_wsl_gpu.pool.thresholds import Thresholds
 from sklearn_wsl_gpu.session import Session
 from tests.integration.tools import until
@@ -87,7 +89,7 @@ def test_the_worker_shows_the_slots_of_every_segment() -> None:
     with offload(**SMALL_POOL) as session:
         session.grow_pool(8 * MIB)
         pools: Any = _session(session).status()["pools"]
-        assert len(pools[0][4]) == 5
+        assert len(pools[0][5]) == 5
 
 
 def test_calls_of_many_threads_in_a_pool_that_is_too_small_for_them_are_all_right() -> None:
@@ -175,3 +177,29 @@ def test_results_are_the_same_whether_arrays_travel_in_the_message_or_in_slots(i
                 np.testing.assert_array_equal(result, expected)
         # Of what size a result will be is only known after the first of its kind.
         assert (held.pool.granted - granted <= 2) == (inline > 0)
+
+
+def test_pages_of_inputs_are_made_ready_from_the_node_that_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[tuple[int, int]] = []
+    made: list[tuple[int, int]] = []
+
+    @contextlib.contextmanager
+    def near(node: int) -> Iterator[None]:
+        entered.append((node, threading.get_native_id()))
+        yield
+        entered.pop()
+
+    def prefaulted(segment: Segment, start: int, nbytes: int, stop: threading.Event) -> bool:
+        assert entered[-1][1] == threading.get_native_id()
+        made.append((entered[-1][0], start))
+        return True
+
+    reads = numa.node_of_cpus(numa.allowed_cpus(), numa.nodes())
+    monkeypatch.setattr(numa, "near", near)
+    monkeypatch.setattr(prefault, "prefault", prefaulted)
+    with offload(**SMALL_POOL, prefault=MIB) as session:
+        StandardScaler().fit(LARGE)
+        assert _session(session).room.ready.wait(20)
+        geometry = _pool(session).geometry
+
+    assert made == [(reads, geometry.input_range[0]), (-1, geometry.output_range[0])]

@@ -15,7 +15,7 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.preprocessing import Binarizer, MaxAbsScaler, MinMaxScaler, Normalizer, StandardScaler
 
 from sklearn_wsl_gpu import offload, sessions
-from sklearn_wsl_gpu.pool.memory import available_memory
+from sklearn_wsl_gpu.pool.machine import available_memory
 
 LARGE = np.random.default_rng(0).normal(size=(50_000, 8))
 SMALL = LARGE[:100]

@@ -14,18 +14,23 @@ from sklearn_wsl_gpu.errors import ConfigurationError, StaleReference
 from sklearn_wsl_gpu.pool.layout import (
     CLIENT,
     DATA_OFFSET,
+    NOTE_BYTES,
+    NOTE_OFFSET,
     PAGE,
     SPAN_HEADER_BYTES,
     WORKER,
     Geometry,
     check_span_header,
+    pack_note,
     pack_span_header,
     pack_superblock,
     round_up,
+    unpack_note,
     unpack_superblock,
 )
 from sklearn_wsl_gpu.pool.segment import Segment
 
+ESCAPE = "\x1b[2J"
 UINT64 = st.integers(0, 2**64 - 1)
 GEOMETRIES = st.builds(
     Geometry,
@@ -194,3 +199,25 @@ def test_both_sides_of_a_segment_see_the_same_memory_and_two_segments_never_shar
     finally:
         for segment in (ours, theirs, other):
             segment.close()
+
+
+@pytest.mark.parametrize(
+    ("note", "told"),
+    [
+        ("", ""),
+        ("2 slots, näin", "2 slots, näin"),
+        (f"a{ESCAPE}b\nc", "a[2Jbc"),
+        ("ä" * NOTE_BYTES, "ä" * (NOTE_BYTES // 2)),
+    ],
+)
+def test_a_note_for_people_is_read_from_the_first_page_and_moves_no_cursor(note: str, told: str) -> None:
+    segment = Segment.create(Geometry(PAGE, 1, 1, 0), note=note)
+
+    assert unpack_note(segment.map[:PAGE]) == told
+    assert len(pack_note(note)) <= NOTE_BYTES
+    segment.close()
+
+
+def test_whatever_lies_where_a_note_belongs_is_text_to_whoever_looks() -> None:
+    for filling in (b"\xff", b"\x1b", b"\x9b"):
+        assert unpack_note(bytes(NOTE_OFFSET) + filling * NOTE_BYTES) == ""

@@ -90,7 +90,7 @@ KINDS["optional pairs"] = (st.none() | KINDS["pairs"][0], [bad for bad in KINDS[
 
 FIELDS: dict[type[Any], tuple[str, ...]] = {
     m.Hello: ("integer", "text pairs", "integer", "text", "list"),
-    m.Welcome: ("integer", "text pairs", "token", "texts by name", "token", "integer", "text"),
+    m.Welcome: ("integer", "text pairs", "token", "texts by name", "token", "integer", "text", "integer"),
     m.Call: ("token", "integer", "optional span", "optional span"),
     m.Wait: ("token", "integer"),
     m.Grant: ("token", "integer", "span"),

@@ -22,6 +22,7 @@ MESSAGES: tuple[m.Message, ...] = (
         b"\xff" * 32,
         4243,
         "5e5c8a6e-boot",
+        1,
     ),
     m.Call(TOKEN, 3, SpanRef(0, 2**21, 8192, 17), None),
     m.Wait(TOKEN, 3),

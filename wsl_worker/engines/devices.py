@@ -12,11 +12,28 @@ def count_gpus() -> int:
     ----------
     CUDA Driver API, cuInit and cuDeviceGetCount.
     """
+    driver, count = _driver(), ctypes.c_int(0)
+    if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return 0
+    return count.value
+
+
+def bus_id(number: int) -> str:
+    """Return where a GPU is on the PCI bus, such as ``"0000:65:00.0"``; empty if there is none of that number.
+
+    References
+    ----------
+    CUDA Driver API, cuDeviceGet and cuDeviceGetPCIBusId.
+    """
+    driver, device, text = _driver(), ctypes.c_int(0), ctypes.create_string_buffer(64)
+    if driver is None or driver.cuDeviceGet(ctypes.byref(device), number):
+        return ""
+    return "" if driver.cuDeviceGetPCIBusId(text, len(text), device) else text.value.decode("ascii", "replace")
+
+
+def _driver() -> ctypes.CDLL | None:
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return 0
-    return count.value
+        return None
+    return None if driver.cuInit(0) else driver
