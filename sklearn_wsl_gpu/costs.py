@@ -67,8 +67,8 @@ class Table:
     def predict(self, work: Work) -> Prediction:
         """Return what a call is expected to cost, and whether it is to stay.
 
-        A side that may be the cheaper one is tried: how much less than expected it may cost is what was published of
-        the best case, as long as it was never measured, and vanishes by measuring.
+        A side that may be the cheaper one is tried: as long as it was never measured, it may cost what was published of
+        its best case, though not less than half of what is likely; by measuring the doubt vanishes.
         """
         here, there = self._curves.get((_HERE, work.kind)), self._curves.get((work.place, work.kind))
         link = self._links.get(work.place) or _Link()
@@ -96,7 +96,7 @@ class Table:
             seconds = local.seconds
             least = local.seconds / _doubt(local, remote)
         if remote is None:
-            engines, fastest = seconds / hope.likely, seconds / hope.best
+            engines, fastest = seconds / hope.likely, seconds / min(hope.best, 2 * hope.likely)
         else:
             engines = remote.seconds
             fastest = remote.seconds / _doubt(remote, local)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 #: How much the latest of many measurements counts; and what a single one may be off before it is cut (logarithm).
 _LATEST, _OUTLIER = 0.2, math.log(4)
 MAX_COUNT = 1000
 #: Width of a bin of sizes, whose measurements make one point.
 _BIN = math.log(2)
+#: Sizes whose logarithms differ by less count as the same.
+_SAME = 0.01
 #: Sizes and seconds that a curve may have, as logarithms.
 LIMIT = 60.0
 
@@ -76,16 +78,18 @@ class Curve:
     def at(self, size: float, columns: int) -> Estimate:
         """Return what is expected of a size."""
         place, width = math.log(size), _width(columns)
+        exact = self.points.get((width, math.floor(place / _BIN)))
+        if exact is not None and abs(exact.size - place) < _SAME:
+            return Estimate(math.exp(exact.seconds), exact.count, 0.0)
         known, farther = self._of_width(width)
         near = min(known, key=lambda point: abs(point.size - place))
-        slope = _slope(known, place)
-        seconds = math.exp(min(near.seconds + slope * (place - near.size), LIMIT))
+        seconds = math.exp(min(near.seconds + _slope(known, place) * (place - near.size), LIMIT))
         return Estimate(seconds, near.count, abs(place - near.size) / _BIN + farther)
 
     def _of_width(self, width: int) -> tuple[Sequence[Point], float]:
-        nearest = min((abs(own - width) for own, _ in self.points), default=0)
+        nearest = min(abs(own - width) for own, _ in self.points)
         found = [point for (own, _), point in self.points.items() if abs(own - width) == nearest]
-        return sorted(found, key=_size), 2.0 * nearest
+        return sorted(found, key=lambda point: point.size), 2.0 * nearest
 
 
 def _slope(known: Sequence[Point], place: float) -> float:
@@ -96,13 +100,7 @@ def _slope(known: Sequence[Point], place: float) -> float:
     first = min(max(above - 1, 0), len(known) - 2)
     one, other = known[first], known[first + 1]
     gap = other.size - one.size
-    if gap < _BIN / 100:
-        return 1.0
-    return min(max((other.seconds - one.seconds) / gap, 0.0), 2.0)
-
-
-def _size(point: Any) -> float:
-    return float(point.size)
+    return min(max((other.seconds - one.seconds) / gap, 0.0), 2.0) if gap > _SAME else 1.0
 
 
 def _width(columns: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ def count_elements(value: Any) -> int | None:
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple):
         try:
-            return int(np.prod([int(extent) for extent in shape])) if shape else 1
+            return math.prod(map(int, shape))
         except (TypeError, ValueError):
             return None
     return len(value) if isinstance(value, (list, tuple)) else None

@@ -8,6 +8,7 @@ https://github.com/NVIDIA/cuml at 276338d584fd0d87d0e2d104a2959f98d18dbdef. Wher
 
 from __future__ import annotations
 
+import functools
 import statistics
 from typing import NamedTuple
 
@@ -64,6 +65,7 @@ _FIT, _UNKNOWN = Outlook(1.0, 5.8, 30.0), Outlook(0.3, 1.0, 3.0)
 _TWIN = Outlook(1.0, 1.0, 1.0)
 
 
+@functools.lru_cache(1024)
 def outlook(kind: str, engine: str, *, child: bool) -> Outlook:
     """Return what is expected of an engine.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ _ROWS = ("_fit_X", "support_vectors_", "X_fit_")
 _CHOICES = ("algorithm", "solver", "svd_solver", "kernel", "metric", "method", "n_jobs")
 _USUAL = (None, 1, "auto")
 _ITEM_BYTES = 8
-_MAX_NAME = 400
+_MAX_NAME, _MAX_SIZE = 400, 1e25
 
 
 def of_call(settings: Settings, call: Invocation) -> Work:
@@ -71,24 +70,30 @@ def _work(settings: Settings, kind: str, data: Any, factor: float) -> Work:
     child = settings.endpoint is None
     place = f"{settings.endpoint or 'child'} {settings.engine} {settings.device}"
     engine = settings.engine if child and settings.engine != "auto" else ""
-    return Work(kind[:_MAX_NAME], max(nbytes, _ITEM_BYTES) * factor, columns, nbytes, place, engine, child)
+    size = min(max(nbytes, _ITEM_BYTES) * factor, _MAX_SIZE)
+    return Work(kind[:_MAX_NAME], size, columns, nbytes, place, engine, child)
 
 
 def _extent(data: Any) -> tuple[int, int]:
     """Return the number of columns, and of bytes."""
     shape = getattr(data, "shape", None)
-    if isinstance(shape, tuple) and all(isinstance(extent, int) for extent in shape):
-        columns = shape[1] if len(shape) > 1 else 1
-        nbytes, stored = getattr(data, "nbytes", None), getattr(data, "nnz", None)
-        if isinstance(nbytes, int):
-            return columns, nbytes
-        if isinstance(stored, int):
-            return columns, (_ITEM_BYTES + 4) * stored  # of a sparse matrix: values and the numbers of their columns
-        return columns, _ITEM_BYTES * math.prod(shape)
-    if not isinstance(data, (list, tuple)) or not data:
+    if type(shape) is not tuple:
+        if not isinstance(data, (list, tuple)) or not data:
+            return 1, 0
+        columns = len(data[0]) if isinstance(data[0], (list, tuple)) else 1
+        return columns, _ITEM_BYTES * len(data) * columns
+    columns = shape[1] if len(shape) > 1 else 1
+    nbytes = getattr(data, "nbytes", None)
+    if type(nbytes) is int and type(columns) is int:
+        return columns, nbytes
+    try:
+        stored = int(data.nnz) if hasattr(data, "nnz") else None
+        rows, columns = int(shape[0]), int(columns)
+    except (TypeError, ValueError, IndexError):
         return 1, 0
-    columns = len(data[0]) if isinstance(data[0], (list, tuple)) else 1
-    return columns, _ITEM_BYTES * len(data) * columns
+    if stored is None:
+        return columns, _ITEM_BYTES * rows * columns
+    return columns, (_ITEM_BYTES + 4) * stored  # of a sparse matrix: values and the numbers of their columns
 
 
 def _factor(attributes: Mapping[str, Any]) -> float:
