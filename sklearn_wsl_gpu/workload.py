@@ -86,14 +86,13 @@ def _extent(data: Any) -> tuple[int, int]:
     nbytes = getattr(data, "nbytes", None)
     if type(nbytes) is int and type(columns) is int:
         return columns, nbytes
+    stored = getattr(data, "nnz", None)
     try:
-        stored = int(data.nnz) if hasattr(data, "nnz") else None
-        rows, columns = int(shape[0]), int(columns)
+        if hasattr(stored, "__index__"):  # and is no column of that name
+            return int(columns), (_ITEM_BYTES + 4) * int(stored)  # of a sparse matrix: values, numbers of their columns
+        return int(columns), _ITEM_BYTES * int(shape[0]) * int(columns)
     except (TypeError, ValueError, IndexError):
         return 1, 0
-    if stored is None:
-        return columns, _ITEM_BYTES * rows * columns
-    return columns, (_ITEM_BYTES + 4) * stored  # of a sparse matrix: values and the numbers of their columns
 
 
 def _factor(attributes: Mapping[str, Any]) -> float:
