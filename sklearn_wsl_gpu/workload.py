@@ -86,7 +86,7 @@ def _extent(data: Any) -> tuple[int, int]:
     nbytes = getattr(data, "nbytes", None)
     if type(nbytes) is int and type(columns) is int:
         return columns, nbytes
-    stored = getattr(data, "nnz", None)
+    stored: Any = getattr(data, "nnz", None)
     try:
         if hasattr(stored, "__index__"):  # and is no column of that name
             return int(columns), (_ITEM_BYTES + 4) * int(stored)  # of a sparse matrix: values, numbers of their columns
