@@ -9,7 +9,7 @@ All else, the crossing above all, is real.
 Ratios are to the sum of the better time of each call, which nobody can know before, and to the better of the policies
 that ask nothing: all here, or all there. First with an empty table, then with what was learnt.
 
-On any machine: python benchmarks/policy.py [--json benchmarks/results/policy.json]
+On any machine: OMP_NUM_THREADS=1 python benchmarks/policy.py [--json benchmarks/results/policy.json]
 On one with a GPU: python benchmarks/policy.py --engine auto --json benchmarks/results/policy_gpu.json
 """
 
@@ -230,7 +230,8 @@ def main() -> None:
     if options.json:
         about = {name: version(name) for name in ("numpy", "scikit-learn", "sklearn-wsl-gpu")}
         about |= {"python": platform.python_version(), "machine": platform.machine(), "system": platform.platform()}
-        about |= {"cores": str(os.cpu_count()), "engine": options.engine}
+        about |= {"cores": str(os.cpu_count()), "engine": options.engine, "seed": str(options.seed)}
+        about |= {"load": ", ".join(map(str, os.getloadavg())) if hasattr(os, "getloadavg") else ""}
         content = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "about": about, "ratios": sets}
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump({**content, "seconds": medians}, file, indent=1)

@@ -30,8 +30,7 @@ def dispatch(frame: Frame, call: Invocation) -> Any:
     """Do a wrapped call: on the worker if it may go there, else here."""
     if isinstance(call.row, Graph):
         return _dispatch_graph(frame, call)
-    prediction = _predict(frame, call)
-    reason = policy.reason_to_stay(frame.settings, _facts(call)._replace(prediction=prediction))
+    reason = policy.reason_to_stay(frame.settings, _facts(call)) or policy.cheaper_here(_predict(frame, call))
     if reason is None:
         try:
             return _offload(frame, call)

@@ -24,8 +24,6 @@ class Facts(NamedTuple):
         Whether the caller allows the method to overwrite its array.
     has_callbacks : bool
         Whether callbacks of scikit-learn watch a fit that need more of it than a worker tells.
-    prediction : Prediction or None
-        What it is expected to cost, if that is asked for.
     """
 
     estimator: str
@@ -33,7 +31,6 @@ class Facts(NamedTuple):
     elements: int | None
     in_place: bool
     has_callbacks: bool
-    prediction: Prediction | None = None
 
 
 #: Codes of the reasons that are as they should be, because the user chose so or because a class is none of the
@@ -57,11 +54,11 @@ def reason_to_stay(settings: Settings, facts: Facts) -> Reason | None:
         return Reason("in-place", f"{name} with these parameters may overwrite the caller's own array.")
     if facts.has_callbacks:
         return Reason("callbacks", f"{name} has callbacks that look at more than its progress; they run here.")
-    return cheaper_here(facts.prediction)
+    return None
 
 
 def cheaper_here(prediction: Prediction | None) -> Reason | None:
-    """Return the reason of a call that stays because going is not expected to pay, or None if it may go."""
+    """Return why a call stays that may go: because that is not expected to pay; None if it is, or nobody asks."""
     if prediction is None or not prediction.stays:
         return None
     return Reason("stays-cheaper", prediction.words, varies=True)

@@ -49,7 +49,8 @@ SPEEDUPS: dict[str, tuple[float, ...]] = {
 }
 #: Methods that do the work of another.
 _SAME = {"fit": ("fit_predict", "fit_transform"), "fit_predict": ("fit",), "fit_transform": ("fit",)}
-_DEVICE_ENGINES = frozenset({"cuml", "array_api"})
+#: Plain scikit-learn, and what is not known. All other engines are taken to compute on a device.
+_NO_DEVICE = frozenset({"cpu", ""})
 
 
 class Outlook(NamedTuple):
@@ -79,7 +80,7 @@ def outlook(kind: str, engine: str, *, child: bool) -> Outlook:
         Whether the worker is started by this process, and so computes on its cores in the same way.
     """
     names = set(engine.split(","))
-    if names.isdisjoint(_DEVICE_ENGINES):
+    if names <= _NO_DEVICE:
         return _TWIN if child and names == {"cpu"} else _UNKNOWN
     estimator, _, method = kind.partition(" ")[0].rpartition(".")
     for same in (method, *_SAME.get(method, ())):
