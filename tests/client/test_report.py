@@ -74,11 +74,8 @@ def test_the_same_call_with_another_reason_has_a_line_of_its_own() -> None:
 
 
 def test_calls_with_figures_in_their_reason_are_of_one_kind_with_the_latest_words() -> None:
-    calls = [
-        dataclasses.replace(STAYED, reason=Reason("stays-cheaper", f"{here} ms here", varies=True))
-        for here in range(900)
-    ]
-    report = _report(STAYED, *calls)
+    reasons = [Reason("stays-cheaper", f"{here} ms here", varies=True) for here in range(900)]
+    report = _report(STAYED, *[dataclasses.replace(STAYED, reason=reason) for reason in reasons])
 
     assert [(row["n"], row["reason"]["words"]) for row in report.to_dict()["calls"]] == [
         (1, "Ridge is in exclude."), (900, "899 ms here"),
