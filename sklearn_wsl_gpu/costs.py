@@ -86,7 +86,7 @@ class Table:
             # It goes, as was asked for, unless that is not expected to pay at any size.
             stays = hope.likely < 1 or hope.best <= 1
             return Prediction(work.kind, stays, None, None, (False, False))
-        crossing = link.seconds(work.nbytes)
+        crossing = link.seconds(work.nbytes - work.lying)
         if local is None:
             assert remote is not None
             # What was published is of more data; of little, scikit-learn may be done before a device has begun.
@@ -131,7 +131,7 @@ class Table:
         self._noted.add(work.place)
         # What the crossing of the data does not explain is the engine's: state that went along, results.
         least = max(seconds - crossing, seconds / 100)
-        self._note(work.place, work, engine, max(seconds - link.seconds(work.nbytes), least))
+        self._note(work.place, work, engine, max(seconds - link.seconds(work.nbytes - work.lying), least))
 
     def _note(self, place: str, work: Work, engine: str, seconds: float) -> None:
         key = (place, work.kind)

@@ -94,7 +94,9 @@ def take(frame: Frame, tasks: Iterable[Task], *, draws: bool, jobs: int | None) 
             raise Unsupported("Splits and fits draw from numpy's global random state in turn.", "global-random-state")
         taken += waiting
         fits = [{**dict(zip(positional, args, strict=False)), **kwargs} for _, args, kwargs in taken]
-        work = workload.of_fits(frame.settings, name, estimator, fits[0]["X"], len(fits), jobs)
+        X = fits[0]["X"]
+        work = workload.of_fits(frame.settings, name, estimator, X, len(fits), jobs)
+        work = measuring.lying(work, frame.settings, X)
         cheaper = policy.cheaper_here(measuring.predict(work)) if frame.settings.policy == "auto" else None
         if cheaper is not None:
             return Taken(None, taken, _staying(frame, estimator, name, work, cheaper))

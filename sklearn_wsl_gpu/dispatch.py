@@ -15,8 +15,8 @@ from sklearn_wsl_gpu.errors import EngineError, FallbackWarning, OffloadError, R
 from sklearn_wsl_gpu.estimators import Graph, third_party
 from sklearn_wsl_gpu.gather import Gathered, attributes_to_send, fingerprint, gather
 from sklearn_wsl_gpu.invocation import Invocation
-from sklearn_wsl_gpu.measuring import note_local, predict
-from sklearn_wsl_gpu.predictions import Prediction
+from sklearn_wsl_gpu.measuring import lying, note_local, predict
+from sklearn_wsl_gpu.predictions import Prediction, Work
 from sklearn_wsl_gpu.recording import record, record_remote
 from sklearn_wsl_gpu.reporting import CallRecord
 from sklearn_wsl_gpu.session import LoanInTheWay, ModelMissing, Reply, Session
@@ -61,7 +61,11 @@ def _dispatch_graph(frame: Frame, call: Invocation) -> Any:
 
 
 def _predict(frame: Frame, call: Invocation) -> Prediction | None:
-    return predict(of_call(frame.settings, call)) if frame.settings.policy == "auto" else None
+    return predict(_work(frame, call)) if frame.settings.policy == "auto" else None
+
+
+def _work(frame: Frame, call: Invocation) -> Work:
+    return lying(of_call(frame.settings, call), frame.settings, call.data)
 
 
 def _facts(call: Invocation) -> policy.Facts:
@@ -132,7 +136,7 @@ def _take(
         return value
     finally:
         what = type(call.estimator).__name__, call.method, asked.engine
-        work = offered(of_call(frame.settings, call), session.engines)
+        work = offered(_work(frame, call), session.engines)
         record_remote(frame, what, work, asked.gathered, reply, (*times, answered))
 
 

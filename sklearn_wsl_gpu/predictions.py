@@ -24,6 +24,8 @@ class Work(NamedTuple):
         What is known to compute there, by preference, with commas between; empty if nothing is.
     child : bool
         Whether the worker there is started by this process.
+    lying : int
+        Bytes of the data that need not be sent, because they lie in the pool.
     """
 
     kind: str
@@ -33,6 +35,7 @@ class Work(NamedTuple):
     place: str
     engine: str = ""
     child: bool = True
+    lying: int = 0
 
 
 class Prediction(NamedTuple):

@@ -41,7 +41,7 @@ CLIENT = {
     "_compat": "",
     # Shells
     "costfile": "",
-    "measuring": "costfile costs predictions",
+    "measuring": "config costfile costs predictions sessions",
     "workload": "config estimators invocation predictions",
     "keys": "errors",
     "sockets": "errors keys protocol",
@@ -115,7 +115,7 @@ LIBRARIES = {
     "numpy": """
         sklearn_wsl_gpu.allocating
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.graphs sklearn_wsl_gpu.inputs
-        sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation sklearn_wsl_gpu.functions
+        sklearn_wsl_gpu.measuring sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation sklearn_wsl_gpu.functions
         sklearn_wsl_gpu.pool.copying sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool sklearn_wsl_gpu.room
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.state.splits sklearn_wsl_gpu.state.tables sklearn_wsl_gpu.testing

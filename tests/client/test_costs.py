@@ -134,6 +134,17 @@ def test_a_slow_way_keeps_here_what_a_fast_one_would_carry() -> None:
     assert decided == {1e7: True, 1e10: False}
 
 
+def test_data_that_lie_in_the_pool_cost_no_crossing() -> None:
+    call = work("StandardScaler.fit_transform", nbytes=10**9)
+    table = Table()
+    for _ in range(4):
+        table.note_local(call, 0.2)
+        remote(table, call, 0.1)
+
+    assert table.predict(call).stays
+    assert not table.predict(call._replace(lying=10**9)).stays
+
+
 def test_a_power_of_the_size_is_followed_between_and_beyond_what_was_measured() -> None:
     table = Table()
     for nbytes in (10**5, 10**7):

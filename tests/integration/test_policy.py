@@ -16,6 +16,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import sklearn_wsl_gpu
 from sklearn_wsl_gpu import Report, measuring, offload, workload
 from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.estimators import ROWS
@@ -158,6 +159,16 @@ def test_what_is_measured_under_always_is_known_to_auto(shared_worker: None) -> 
 def _work(settings: Settings, model: Any, method: str, *args: Any) -> Work:
     name = type(model).__name__
     return workload.of_call(settings, Invocation(ROWS[name], method, getattr(type(model), method), model, args, {}))
+
+
+def test_an_array_that_was_made_in_the_pool_is_not_expected_to_be_sent(
+    shared_worker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with offload(policy="auto"):
+        there, here = sklearn_wsl_gpu.asarray(np.ones((20_000, 5))), np.ones((20_000, 5))
+        works = [_noticed(lambda data=data: StandardScaler().fit(data), monkeypatch)[0] for data in (there, here)]
+
+    assert [work.lying for work in works] == [there.nbytes, 0]
 
 
 def test_a_call_that_raises_teaches_nothing(shared_worker: None) -> None:
