@@ -11,8 +11,11 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # Tests open many sessions; those that are about it ask for it.
 os.environ["SKLEARN_WSL_GPU_PREFAULT"] = "0"
 
+import atexit
 import gc
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +28,10 @@ from sklearn_wsl_gpu.context import offload
 from sklearn_wsl_gpu.reporting import process_report
 
 pytest_plugins = ["pytester"]
+
+# What programs of this user were measured to cost decides nothing in a test, and a test leaves nothing there.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="sklearn_wsl_gpu-tests-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 #: Helper processes of joblib and multiprocessing that outlive their pools by design.
 _TRACKERS = ("resource_tracker", "popen_loky_posix", "forkserver")

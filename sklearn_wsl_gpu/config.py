@@ -104,6 +104,12 @@ def _fallback(value: Any) -> str:
     return str(value)
 
 
+def _policy(value: Any) -> str:
+    if value not in ("always", "auto"):
+        raise _wrong("policy", value, "one of ['always', 'auto']")
+    return str(value)
+
+
 def _timeout(value: Any) -> float | None:
     if value is None or value in ("", "none"):
         return None
@@ -173,6 +179,7 @@ class Settings:
     include: frozenset[str] | None = _setting(None, _estimators("include"))
     exclude: frozenset[str] | None = _setting(None, _estimators("exclude"))
     min_elements: int = _setting(0, _whole("min_elements", 0))
+    policy: str = _setting("always", _policy)
     fallback: str = _setting("local", _fallback)
     verbose: int = _setting(0, _whole("verbose", 0))
     timeout: float | None = _setting(None, _timeout)

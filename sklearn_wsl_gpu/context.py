@@ -144,6 +144,10 @@ class offload:
         commas.
     min_elements : int, default=0
         Calls whose data has fewer elements stay local.
+    policy : {"always", "auto"}, default="always"
+        Whether a call that can be offloaded always is, or only if that is expected to pay: by what such calls were
+        measured to take here and there, which is kept in the user's cache directory, and by what was published
+        until they were. What is not known at all goes.
     fallback : {"local", "quiet", "raise"}, default="local"
         What to do with a call that the worker cannot do: local scikit-learn does it, with a
         `FallbackWarning` for each distinct reason; or without one, for programs that turn warnings into errors
@@ -198,6 +202,7 @@ class offload:
         include: Iterable[str | type] | None = UNSET,
         exclude: Iterable[str | type] | None = UNSET,
         min_elements: int = UNSET,
+        policy: str = UNSET,
         fallback: str = UNSET,
         verbose: int = UNSET,
         timeout: float | None = UNSET,
@@ -236,7 +241,7 @@ class offload:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        from sklearn_wsl_gpu import patching
+        from sklearn_wsl_gpu import measuring, patching
 
         # Not by a token: a generator may be closed in another context than it was entered in.
         frame = config.entered()
@@ -245,6 +250,8 @@ class offload:
         if frame is not None:
             config.enter(frame.parent)
         patching.uninstall()
+        if config.active() is None:
+            measuring.keep()
 
     def __call__(self, function: _Function) -> _Function:
         """Decorate a function, so that each call of it runs inside this context."""

@@ -6,22 +6,25 @@ There they are taken, and their results are given instead; what is done before a
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sklearn_wsl_gpu import _compat, graphs, inputs, lending, policy, progress, sessions, support
+from sklearn_wsl_gpu import _compat, graphs, inputs, lending, measuring, policy, progress, sessions, support, workload
 from sklearn_wsl_gpu.adopt import adopt_value
-from sklearn_wsl_gpu.config import Frame
+from sklearn_wsl_gpu.config import Frame, suspended
 from sklearn_wsl_gpu.errors import OffloadError, Reason, Unsupported
 from sklearn_wsl_gpu.estimators import Row, row_of, walk
 from sklearn_wsl_gpu.gather import Gathered, fingerprint, packed, place
 from sklearn_wsl_gpu.pool import Pool
+from sklearn_wsl_gpu.predictions import Work
 from sklearn_wsl_gpu.progress import FitsProgress
 from sklearn_wsl_gpu.protocol.messages import CallBody
 from sklearn_wsl_gpu.recording import record, record_remote
@@ -42,7 +45,25 @@ _HERE = frozenset({"estimator", "X", "y", "train", "test", "parameters", "caller
 Task = tuple[Any, Sequence[Any], Mapping[str, Any]]
 
 
-def take(frame: Frame, tasks: Iterable[Task], *, draws: bool) -> tuple[list[Any] | None, Iterable[Task]]:
+class Taken(NamedTuple):
+    """What became of the tasks of a `joblib.Parallel`.
+
+    Attributes
+    ----------
+    results : list or None
+        Of the tasks; None if they are to be done here.
+    tasks : iterable
+        The same tasks.
+    around : context manager
+        In which to do them.
+    """
+
+    results: list[Any] | None
+    tasks: Iterable[Task]
+    around: AbstractContextManager[None] = nullcontext()
+
+
+def take(frame: Frame, tasks: Iterable[Task], *, draws: bool, jobs: int | None) -> Taken:
     """Do the tasks of a `joblib.Parallel` on the worker, if they are fits that it can do as one call.
 
     Parameters
@@ -51,19 +72,18 @@ def take(frame: Frame, tasks: Iterable[Task], *, draws: bool) -> tuple[list[Any]
     tasks : iterable
     draws : bool
         Whether fits here would draw from this process's global random state: in other processes they do not.
+    jobs : int or None
+        What joblib was asked for.
 
     Returns
     -------
-    results : list or None
-        Of the tasks; None if they are to be done here.
-    tasks : iterable
-        The same tasks.
+    Taken
     """
     waiting = iter(tasks)
     before = global_generator().get_state(legacy=False)
     first = next(waiting, None)
     if first is None or getattr(first[0], "function", None) not in _NAMES:
-        return None, itertools.chain([] if first is None else [first], waiting)
+        return Taken(None, itertools.chain([] if first is None else [first], waiting))
     name, positional = _NAMES[first[0].function]
     estimator = first[1][0]
     taken = [first]
@@ -74,10 +94,28 @@ def take(frame: Frame, tasks: Iterable[Task], *, draws: bool) -> tuple[list[Any]
             raise Unsupported("Splits and fits draw from numpy's global random state in turn.", "global-random-state")
         taken += waiting
         fits = [{**dict(zip(positional, args, strict=False)), **kwargs} for _, args, kwargs in taken]
-        return _offload(frame, name, fits, draws), taken
+        X = fits[0]["X"]
+        work = workload.of_fits(frame.settings, name, estimator, X, len(fits), jobs)
+        work = measuring.lying(work, frame.settings, X)
+        cheaper = policy.cheaper_here(measuring.predict(work)) if frame.settings.policy == "auto" else None
+        if cheaper is not None:
+            return Taken(None, taken, _staying(frame, estimator, name, work, cheaper))
+        return Taken(_offload(frame, name, fits, work, draws), taken)
     except OffloadError as error:
         record(frame, CallRecord(type(estimator).__name__, name, "in parts", "scikit-learn", error.reason))
-        return None, itertools.chain(taken, waiting)
+        return Taken(None, itertools.chain(taken, waiting))
+
+
+@contextlib.contextmanager
+def _staying(frame: Frame, estimator: Any, name: str, work: Work, reason: Reason) -> Iterator[None]:
+    """Have all fits done here as one call that stayed: none of them is offloaded by itself."""
+    begin = time.perf_counter()
+    with suspended():
+        yield
+    seconds = time.perf_counter() - begin
+    measuring.note_local(work, seconds)
+    done = CallRecord(type(estimator).__name__, name, "local", "scikit-learn", reason, {"compute": seconds})
+    record(frame, done)
 
 
 def _check_known(estimator: Any) -> None:
@@ -110,7 +148,7 @@ class _Plan(NamedTuple):
     common: dict[str, Any]
 
 
-def _offload(frame: Frame, name: str, fits: Sequence[Mapping[str, Any]], draws: bool) -> list[Any]:
+def _offload(frame: Frame, name: str, fits: Sequence[Mapping[str, Any]], work: Work, draws: bool) -> list[Any]:
     begin = time.perf_counter()
     settings, first = frame.settings, fits[0]
     deadline = None if settings.timeout is None else time.monotonic() + settings.timeout
@@ -120,7 +158,9 @@ def _offload(frame: Frame, name: str, fits: Sequence[Mapping[str, Any]], draws: 
             "Callbacks that look at the fits, or metadata that is routed to them, stay here.", "callbacks"
         )
     plan = _plan(fits)
+    planned = time.perf_counter()
     session = sessions.obtain(settings)
+    starting = time.perf_counter() - planned
     graphs.check_table(session.version("pandas"), first["X"])
     engines = _engines(frame, session, plan, first["X"], first["y"])
     watch = FitsProgress(fits, to_stderr=bool(settings.verbose))
@@ -138,7 +178,8 @@ def _offload(frame: Frame, name: str, fits: Sequence[Mapping[str, Any]], draws: 
         reply.body = reply.body._replace(generators=[pair for pair in reply.body.generators if pair[0] != -1])
     results: list[Any] = adopt_value(gathered, reply)
     watch.finish()
-    record_remote(frame, (type(first["estimator"]).__name__, name, engines), gathered, reply, (begin, answered))
+    what, times = (type(first["estimator"]).__name__, name, engines), (begin, begin + starting, answered)
+    record_remote(frame, what, workload.offered(work, session.engines), gathered, reply, times)
     return results
 
 

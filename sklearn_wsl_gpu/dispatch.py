@@ -15,9 +15,12 @@ from sklearn_wsl_gpu.errors import EngineError, FallbackWarning, OffloadError, R
 from sklearn_wsl_gpu.estimators import Graph, third_party
 from sklearn_wsl_gpu.gather import Gathered, attributes_to_send, fingerprint, gather
 from sklearn_wsl_gpu.invocation import Invocation
+from sklearn_wsl_gpu.measuring import lying, note_local, predict
+from sklearn_wsl_gpu.predictions import Prediction, Work
 from sklearn_wsl_gpu.recording import record, record_remote
 from sklearn_wsl_gpu.reporting import CallRecord
 from sklearn_wsl_gpu.session import LoanInTheWay, ModelMissing, Reply, Session
+from sklearn_wsl_gpu.workload import of_call, offered
 
 #: Failures that may be the user's own error: scikit-learn, run here, gives the canonical one.
 _JUDGED_BY_SCIKIT_LEARN = frozenset({"estimator-error"})
@@ -27,7 +30,7 @@ def dispatch(frame: Frame, call: Invocation) -> Any:
     """Do a wrapped call: on the worker if it may go there, else here."""
     if isinstance(call.row, Graph):
         return _dispatch_graph(frame, call)
-    reason = policy.reason_to_stay(frame.settings, _facts(call))
+    reason = policy.reason_to_stay(frame.settings, _facts(call)) or policy.cheaper_here(_predict(frame, call))
     if reason is None:
         try:
             return _offload(frame, call)
@@ -44,6 +47,9 @@ def _dispatch_graph(frame: Frame, call: Invocation) -> Any:
     if reason is None:
         reason = graphs.reason_to_split(frame.settings, call.row, call.estimator, call.data)
     if reason is None:
+        cheaper = policy.cheaper_here(_predict(frame, call))
+        if cheaper is not None:
+            return _stay(frame, call, cheaper)
         try:
             return _offload(frame, call)
         except OffloadError as error:
@@ -52,6 +58,14 @@ def _dispatch_graph(frame: Frame, call: Invocation) -> Any:
     name = type(call.estimator).__name__
     record(frame, CallRecord(name, call.method, "in parts", "scikit-learn", reason))
     return call.run_here()
+
+
+def _predict(frame: Frame, call: Invocation) -> Prediction | None:
+    return predict(_work(frame, call)) if frame.settings.policy == "auto" else None
+
+
+def _work(frame: Frame, call: Invocation) -> Work:
+    return lying(of_call(frame.settings, call), frame.settings, call.data)
 
 
 def _facts(call: Invocation) -> policy.Facts:
@@ -84,6 +98,7 @@ def _offload(frame: Frame, call: Invocation) -> Any:
     settings = frame.settings
     deadline = None if settings.timeout is None else time.monotonic() + settings.timeout
     session = sessions.obtain(settings)
+    times = begin, time.perf_counter()
     engines = support.able(session.engines, call.row, call.request)
     _check_version(session, call.row.package)
     if isinstance(call.row, Graph):
@@ -93,7 +108,7 @@ def _offload(frame: Frame, call: Invocation) -> Any:
         asked = _ask_in_turn(session, engines, call, mark, deadline, watch)
         if watch is not None:
             watch.finish()
-        return _take(frame, call, session, asked, mark, begin)
+        return _take(frame, call, session, asked, mark, times)
 
 
 def _check_version(session: Session, package: str) -> None:
@@ -108,7 +123,9 @@ def _check_version(session: Session, package: str) -> None:
         )
 
 
-def _take(frame: Frame, call: Invocation, session: Session, asked: _Asked, mark: bytes | None, begin: float) -> Any:
+def _take(
+    frame: Frame, call: Invocation, session: Session, asked: _Asked, mark: bytes | None, times: tuple[float, float]
+) -> Any:
     reply, answered = asked.reply, time.perf_counter()
     try:
         value = adopt(call, asked.gathered, reply)
@@ -119,7 +136,8 @@ def _take(frame: Frame, call: Invocation, session: Session, asked: _Asked, mark:
         return value
     finally:
         what = type(call.estimator).__name__, call.method, asked.engine
-        record_remote(frame, what, asked.gathered, reply, (begin, answered))
+        work = offered(_work(frame, call), session.engines)
+        record_remote(frame, what, work, asked.gathered, reply, (*times, answered))
 
 
 class _Asked(NamedTuple):
@@ -187,7 +205,9 @@ def _stay(frame: Frame, call: Invocation, reason: Reason) -> Any:
     begin = time.perf_counter()
     try:
         with suspended():
-            return call.run_here()
+            value = call.run_here()
+        note_local(of_call(frame.settings, call), time.perf_counter() - begin)
+        return value
     finally:
         seconds = {"compute": time.perf_counter() - begin}
         name = type(call.estimator).__name__

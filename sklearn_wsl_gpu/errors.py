@@ -31,10 +31,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a call was not offloaded: a stable code, and words for a person."""
+    """Why a call was not offloaded: a stable code, and words for a person.
+
+    Attributes
+    ----------
+    code, words : str
+    varies : bool
+        Whether the words have figures of the one call; a report then counts all of a code together.
+    """
 
     code: str
     words: str
+    varies: bool = False
 
     def __str__(self) -> str:
         return f"{self.words} [{self.code}]"

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from sklearn_wsl_gpu import _compat, inputs, sessions
+from sklearn_wsl_gpu import _compat, inputs, measuring, policy, sessions, workload
 from sklearn_wsl_gpu.adopt import adopt_value
 from sklearn_wsl_gpu.config import Frame, suspended
 from sklearn_wsl_gpu.errors import OffloadError
 from sklearn_wsl_gpu.estimators.functions import Function
 from sklearn_wsl_gpu.gather import Gathered, packed, place
+from sklearn_wsl_gpu.predictions import Work
 from sklearn_wsl_gpu.protocol.messages import CallBody
-from sklearn_wsl_gpu.recording import record_remote
+from sklearn_wsl_gpu.recording import record, record_remote
+from sklearn_wsl_gpu.reporting import CallRecord
 from sklearn_wsl_gpu.session import Session
 from sklearn_wsl_gpu.state import Encoder
 from sklearn_wsl_gpu.support.array_api import DTYPES
@@ -32,13 +34,27 @@ def call(frame: Frame, function: Function, raw: Any, args: Sequence[Any], kwargs
     session, engine = sessions.peek(frame.settings), None
     if session is not None and frame.settings.include is None and _is_carried(frame, function, args, kwargs):
         engine = next((name for name, known in session.engines.items() if function.name in known), None)
-    if session is not None and engine is not None:
+    if session is None or engine is None:
+        with suspended():
+            return raw(*args, **kwargs)
+    array = next(value for value in (*args, *kwargs.values()) if type(value) is np.ndarray)
+    work = workload.of_function(frame.settings, function.name, array, engine)
+    work = measuring.lying(work, frame.settings, array)
+    cheaper = policy.cheaper_here(measuring.predict(work)) if frame.settings.policy == "auto" else None
+    if cheaper is None:
         try:
-            return _offload(frame, session, engine, function, args, kwargs)
+            return _offload(frame, session, engine, function, work, args, kwargs)
         except OffloadError:
             pass
+    begin = time.perf_counter()
     with suspended():
-        return raw(*args, **kwargs)
+        value = raw(*args, **kwargs)
+    seconds = time.perf_counter() - begin
+    measuring.note_local(work, seconds)
+    if cheaper is not None:
+        group, _, name = function.name.rpartition(".")
+        record(frame, CallRecord(group, name, "local", "scikit-learn", cheaper, {"compute": seconds}))
+    return value
 
 
 def _is_carried(frame: Frame, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -55,7 +71,13 @@ def _is_carried(frame: Frame, function: Function, args: Sequence[Any], kwargs: M
 
 
 def _offload(
-    frame: Frame, session: Session, engine: str, function: Function, args: Sequence[Any], kwargs: Mapping[str, Any]
+    frame: Frame,
+    session: Session,
+    engine: str,
+    function: Function,
+    work: Work,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
 ) -> Any:
     begin = time.perf_counter()
     deadline = None if frame.settings.timeout is None else time.monotonic() + frame.settings.timeout
@@ -75,5 +97,6 @@ def _offload(
     answered = time.perf_counter()
     value = adopt_value(gathered, reply)
     group, _, name = function.name.rpartition(".")
-    record_remote(frame, (group, name, engine), gathered, reply, (begin, answered))
+    work = workload.offered(work, session.engines)
+    record_remote(frame, (group, name, engine), work, gathered, reply, (begin, begin, answered))
     return value

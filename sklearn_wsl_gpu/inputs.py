@@ -18,7 +18,7 @@ def count_elements(value: Any) -> int | None:
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple):
         try:
-            return math.prod(int(extent) for extent in shape)
+            return math.prod(map(int, shape))
         except (TypeError, ValueError):
             return None
     return len(value) if isinstance(value, (list, tuple)) else None

@@ -189,12 +189,15 @@ def _carry_settings(raw: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(raw)
     def call(self: Any, iterable: Any) -> Any:
-        frame, results = active(), None
-        if frame is not None:
-            results, iterable = take(frame, iterable, draws=not uses_processes(self))
+        frame = active()
+        if frame is None:
+            return raw(self, iterable)
+        taken = take(frame, iterable, draws=not uses_processes(self), jobs=getattr(self, "n_jobs", None))
+        results = taken.results
         if results is None:
-            # Now, not later: the tasks are made in joblib's own threads.
-            return raw(self, carried(self, iterable))
+            with taken.around:
+                # Now, not later: the tasks are made in joblib's own threads.
+                return raw(self, carried(self, taken.tasks))
         if getattr(self, "verbose", 0) and not uses_processes(self):
             # joblib tells of its tasks: of such as have nothing to do any more.
             return raw(self, (parallel.delayed(_itself)(result) for result in results))

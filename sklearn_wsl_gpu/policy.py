@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.errors import Reason
+from sklearn_wsl_gpu.predictions import Prediction
 
 
 class Facts(NamedTuple):
@@ -34,7 +35,7 @@ class Facts(NamedTuple):
 
 #: Codes of the reasons that are as they should be, because the user chose so or because a class is none of the
 #: table: they give no warning, and are no error.
-CHOSEN = frozenset({"excluded", "not-included", "below-min-elements", "overridden"})
+CHOSEN = frozenset({"excluded", "not-included", "below-min-elements", "overridden", "stays-cheaper"})
 
 
 def reason_to_stay(settings: Settings, facts: Facts) -> Reason | None:
@@ -54,3 +55,10 @@ def reason_to_stay(settings: Settings, facts: Facts) -> Reason | None:
     if facts.has_callbacks:
         return Reason("callbacks", f"{name} has callbacks that look at more than its progress; they run here.")
     return None
+
+
+def cheaper_here(prediction: Prediction | None) -> Reason | None:
+    """Return why a call stays that may go: because that is not expected to pay; None if it is, or nobody asks."""
+    if prediction is None or not prediction.stays:
+        return None
+    return Reason("stays-cheaper", prediction.words, varies=True)

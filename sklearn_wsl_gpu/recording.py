@@ -5,14 +5,21 @@ from __future__ import annotations
 import sys
 import time
 
+from sklearn_wsl_gpu import measuring
 from sklearn_wsl_gpu.config import Frame
 from sklearn_wsl_gpu.gather import Gathered
+from sklearn_wsl_gpu.predictions import Work
 from sklearn_wsl_gpu.reporting import CallRecord
 from sklearn_wsl_gpu.session import Reply
 
 
 def record_remote(
-    frame: Frame, what: tuple[str, str, str], gathered: Gathered, reply: Reply, times: tuple[float, float]
+    frame: Frame,
+    what: tuple[str, str, str],
+    work: Work,
+    gathered: Gathered,
+    reply: Reply,
+    times: tuple[float, float, float],
 ) -> None:
     """Note a call that the worker has done.
 
@@ -21,12 +28,13 @@ def record_remote(
     frame : Frame
     what : tuple of str
         Estimator, method and engine.
+    work : Work
     gathered : Gathered
     reply : Reply
     times : tuple of float
-        `time.perf_counter` values: when the call began, and when the reply was there.
+        `time.perf_counter` values: when the call began, when there was a session, and when the reply was there.
     """
-    (estimator, method, engine), (begin, answered) = what, times
+    (estimator, method, engine), (begin, ready, answered) = what, times
     seconds = {
         "gather": answered - begin - reply.send_seconds - reply.wait_seconds,
         "send": reply.send_seconds,
@@ -35,7 +43,11 @@ def record_remote(
         "adopt": time.perf_counter() - answered,
     }
     sent = len(gathered.body) + gathered.nbytes
-    record(frame, CallRecord(estimator, method, "worker", engine, None, seconds, sent, reply.nbytes))
+    done = CallRecord(estimator, method, "worker", engine, None, seconds, sent, reply.nbytes)
+    # A worker is started once: that is no cost of this call.
+    crossing, whole = seconds["send"] + seconds["receive"], done.total_seconds - (ready - begin)
+    measuring.note_remote(work, engine, whole, crossing, sent + reply.nbytes)
+    record(frame, done)
 
 
 def record(frame: Frame, done: CallRecord) -> None:

@@ -54,7 +54,10 @@ class CallRecord:
 
 
 class Kind(NamedTuple):
-    """What calls have in common that a report counts together; the fields are those of `CallRecord`."""
+    """What calls have in common that a report counts together; the fields are those of `CallRecord`.
+
+    Of a reason whose words vary from call to call, they are the latest ones.
+    """
 
     estimator: str
     method: str
@@ -65,6 +68,7 @@ class Kind(NamedTuple):
 
 @dataclass(slots=True)
 class _Total:
+    kind: Kind
     count: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     sent: int = 0
@@ -116,14 +120,20 @@ class Report:
     def counts(self) -> dict[Kind, int]:
         """Return how many calls there were of each kind."""
         with self._lock:
-            return {kind: total.count for kind, total in self._totals.items()}
+            return {total.kind: total.count for total in self._totals.values()}
 
     def add(self, record: CallRecord) -> None:
         """Add a call."""
-        key = Kind(record.estimator, record.method, record.where, record.engine, record.reason)
+        reason = record.reason
+        key = kind = Kind(record.estimator, record.method, record.where, record.engine, reason)
+        if reason is not None and reason.varies:
+            key = kind._replace(reason=Reason(reason.code, ""))
         with self._lock:
             self._calls.append(record)
-            total = self._totals.setdefault(key, _Total())
+            total = self._totals.get(key)
+            if total is None:
+                total = self._totals[key] = _Total(kind)
+            total.kind = kind  # the latest words
             total.count += 1
             total.sent += record.bytes_sent
             total.received += record.bytes_received
@@ -145,17 +155,17 @@ class Report:
             ``words``), ``n`` (number of calls), ``seconds`` (dict by phase), ``bytes_sent``, ``bytes_received``.
         """
         with self._lock:
-            totals = {kind: replace(total, seconds=dict(total.seconds)) for kind, total in self._totals.items()}
+            totals = [replace(total, seconds=dict(total.seconds)) for total in self._totals.values()]
         calls = [
             {
-                **kind._asdict(),
-                "reason": None if kind.reason is None else {"code": kind.reason.code, "words": kind.reason.words},
+                **total.kind._asdict(),
+                "reason": _plain(total.kind.reason),
                 "n": total.count,
                 "seconds": total.seconds,
                 "bytes_sent": total.sent,
                 "bytes_received": total.received,
             }
-            for kind, total in totals.items()
+            for total in totals
         ]
         number = {where: sum(call["n"] for call in calls if call["where"] == where) for where in ("worker", "local")}
         return {"offloaded": number["worker"], "local": number["local"], "calls": calls}
@@ -169,6 +179,10 @@ class Report:
 
     def _repr_html_(self) -> str:
         return as_html(self.to_dict())
+
+
+def _plain(reason: Reason | None) -> dict[str, str] | None:
+    return None if reason is None else {"code": reason.code, "words": reason.words}
 
 
 #: All calls of this process.

@@ -30,12 +30,19 @@ CLIENT = {
     "carriers": "arrays errors pool",
     # Decisions
     "config": "errors estimators pool reporting",
-    "policy": "errors config",
+    "published": "",
+    "predictions": "",
+    "curves": "",
+    "costs": "curves predictions published",
+    "policy": "errors config predictions",
     "inheritance": "estimators",
     "inputs": "errors lending namespaces state",
     "namespaces": "_compat errors state",
     "_compat": "",
     # Shells
+    "costfile": "",
+    "measuring": "config costfile costs predictions sessions",
+    "workload": "config estimators invocation predictions",
     "keys": "errors",
     "sockets": "errors keys protocol",
     "launch": "errors config keys sockets",
@@ -49,19 +56,19 @@ CLIENT = {
     "graphs": "_compat config errors estimators gather inheritance state",
     "progress": "_compat errors state",
     "adopt": "_compat arrays errors estimators gather graphs invocation pool session state",
-    "dispatch": "_compat adopt config errors estimators gather graphs inheritance inputs invocation lending policy "
-    "progress recording reporting session sessions support",
-    "recording": "config gather reporting session",
-    "crossvalidation": "_compat adopt config errors estimators gather graphs inputs lending policy progress protocol "
-    "pool recording reporting session sessions state support",
-    "functions": "_compat adopt config errors estimators gather inputs pool protocol recording session sessions state "
-    "support",
+    "dispatch": "_compat adopt config errors estimators gather graphs inheritance inputs invocation lending "
+    "measuring policy predictions progress recording reporting session sessions support workload",
+    "recording": "config gather measuring predictions reporting session",
+    "crossvalidation": "_compat adopt config errors estimators gather graphs inputs lending measuring policy "
+    "predictions progress protocol pool recording reporting session sessions state support workload",
+    "functions": "_compat adopt config errors estimators gather inputs measuring policy pool predictions protocol "
+    "recording reporting session sessions state support workload",
     "importing": "",
     "following": "estimators importing",
     "parallel": "config launch patching reporting sessions",
     "patching": "_compat config crossvalidation dispatch errors estimators following functions invocation lending "
     "parallel state",
-    "context": "_compat config errors patching reporting sessions",
+    "context": "_compat config errors measuring patching reporting sessions",
     # Doors
     "enabling": "config context patching reporting",
     "autoload": "enabling errors following importing",
@@ -109,7 +116,7 @@ LIBRARIES = {
         sklearn_wsl_gpu.allocating
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.graphs sklearn_wsl_gpu.inputs
         sklearn_wsl_gpu.carriers.file_reply
-        sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation sklearn_wsl_gpu.functions
+        sklearn_wsl_gpu.measuring sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation sklearn_wsl_gpu.functions
         sklearn_wsl_gpu.pool.copying sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool sklearn_wsl_gpu.room
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.state.splits sklearn_wsl_gpu.state.tables sklearn_wsl_gpu.testing
@@ -148,8 +155,8 @@ LIBRARIES = {
 CLIENT_SHELLS = {
     "allocating",
     "adopt", "autoload", "config", "context", "crossvalidation", "dispatch", "enabling", "functions", "gather",
-    "graphs", "inheritance", "greeting", "launch", "lending", "parallel", "patching", "room", "session", "sessions",
-    "sockets",
+    "graphs", "inheritance", "greeting", "launch", "lending", "measuring", "parallel", "patching", "room", "session",
+    "sessions", "sockets",
 }  # fmt: skip
 #: What must never import scikit-learn, because it has to start at once.
 WITHOUT_SKLEARN = {

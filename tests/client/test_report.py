@@ -73,6 +73,18 @@ def test_the_same_call_with_another_reason_has_a_line_of_its_own() -> None:
     assert str(_report(STAYED, other)).count("Ridge.fit") == 2
 
 
+def test_calls_with_figures_in_their_reason_are_of_one_kind_with_the_latest_words() -> None:
+    reasons = [Reason("stays-cheaper", f"{here} ms here", varies=True) for here in range(900)]
+    report = _report(STAYED, *[dataclasses.replace(STAYED, reason=reason) for reason in reasons])
+
+    assert [(row["n"], row["reason"]["words"]) for row in report.to_dict()["calls"]] == [
+        (1, "Ridge is in exclude."), (900, "899 ms here"),
+    ]  # fmt: skip
+    assert {kind.reason: n for kind, n in report.counts().items()} == {STAYED.reason: 1, reasons[-1]: 900}
+    assert len(str(report).splitlines()) == 6
+    assert str(report).endswith("[stays-cheaper] 899 ms here")
+
+
 def test_old_calls_leave_the_list_but_not_the_totals() -> None:
     report = _report(*[ON_WORKER] * 10_500)
 

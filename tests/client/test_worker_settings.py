@@ -29,7 +29,10 @@ def test_slots_and_slot_bytes_make_the_pool() -> None:
 
 
 def test_what_does_not_fit_in_the_pool_says_which_setting_to_change() -> None:
-    with offload(slots=(1, 1, 0), slot_bytes=4096, fallback="raise"), pytest.raises(MemoryError, match="slot"):
+    with (
+        offload(slots=(1, 1, 0), slot_bytes=4096, pool_limit=0, fallback="raise"),
+        pytest.raises(MemoryError, match="slot"),
+    ):
         StandardScaler().fit(np.ones((1000, 10)))
 
 

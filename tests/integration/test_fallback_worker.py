@@ -43,11 +43,17 @@ def test_a_worker_that_ends_at_once_is_told_with_what_it_printed(
 @pytest.mark.falls_back
 def test_what_can_never_fit_in_the_pool_is_done_here_and_the_setting_is_named() -> None:
     big = np.zeros((3000, 100))
-    with offload(slots=(1, 1, 0), slot_bytes=2**20, pool_limit=0) as session, pytest.warns(FallbackWarning, match="slot_bytes"):
+    with (
+        offload(slots=(1, 1, 0), slot_bytes=2**20, pool_limit=0) as session,
+        pytest.warns(FallbackWarning, match="slot_bytes"),
+    ):
         StandardScaler().fit(big)
 
     assert [call.reason.code for call in session.report().calls if call.reason] == ["pool-too-small"]
-    with offload(fallback="raise", slots=(1, 1, 0), slot_bytes=2**20, pool_limit=0), pytest.raises(PoolTooSmall, match="slots"):
+    with (
+        offload(fallback="raise", slots=(1, 1, 0), slot_bytes=2**20, pool_limit=0),
+        pytest.raises(PoolTooSmall, match="slots"),
+    ):
         StandardScaler().fit(big)
 
 

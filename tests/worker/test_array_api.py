@@ -30,7 +30,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC
 
 import sklearn_wsl_gpu
-from sklearn_wsl_gpu import ConfigurationError, FallbackWarning, offload, sessions
+from sklearn_wsl_gpu import ConfigurationError, FallbackWarning, measuring, offload, sessions, workload
 from sklearn_wsl_gpu.estimators.functions import FUNCTIONS
 from sklearn_wsl_gpu.testing import assert_same
 from wsl_worker.engines.array_api import ArrayApiEngine
@@ -211,6 +211,23 @@ class TestOnTheCpu:
         np.testing.assert_allclose(found[1], pairwise_distances(X, metric="cosine"), atol=1e-12)
         assert named == 0.5
         assert [call.method for call in session.report().calls] == ["f1_score", "pairwise_distances"]
+
+    @pytest.mark.parametrize(("local", "remote", "where"), [(1e-5, 9.0, "local"), (9.0, 1e-5, "worker")])
+    def test_a_metric_is_computed_where_that_is_measured_to_be_cheaper(
+        self, local: float, remote: float, where: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(measuring, "_measured", measuring._Measured())
+        with _offloaded() as session, offload(policy="auto"):
+            work = workload.of_function(session.settings, "metrics.f1_score", Y, "array_api")
+            for _ in range(9):
+                measuring.note_local(work, local)
+                measuring.note_remote(work, "array_api", remote, remote / 2, Y.nbytes)
+            found = f1_score(Y, Y[::-1], average="macro")
+
+        assert found == f1_score(Y, Y[::-1], average="macro")
+        (done,) = session.report().calls
+        assert (done.estimator, done.method, done.where) == ("metrics", "f1_score", where)
+        assert (done.reason is None) == (where == "worker")
 
     def test_a_metric_says_what_is_wrong_as_scikit_learn_does(self) -> None:
         with _offloaded(), pytest.raises(ValueError, match="inconsistent numbers of samples"):

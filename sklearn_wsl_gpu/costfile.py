@@ -1,0 +1,76 @@
+"""Where the costs that were measured are kept between runs: a file for each machine, in the user's cache directory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+_MAX_BYTES = 8 * 2**20
+
+
+def directory() -> Path:
+    """Return the directory of this package among the user's caches, as the platform has it."""
+    home = Path(os.path.expanduser("~"))
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        # A relative path is to be ignored, says the specification.
+        given = os.environ.get("XDG_CACHE_HOME", "")
+        base = given if os.path.isabs(given) else home / ".cache"
+    return Path(base) / "sklearn_wsl_gpu"
+
+
+def path() -> Path:
+    """Return the file of this machine and these versions; it need not exist."""
+    digest = hashlib.blake2b(json.dumps(_key()).encode(), digest_size=8).hexdigest()
+    return directory() / f"costs-{digest}.json"
+
+
+def load() -> Any:
+    """Return what is kept, or None if that cannot be read or is of another machine."""
+    try:
+        with path().open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        found = json.loads(content) if len(content) <= _MAX_BYTES else None
+        return found["table"] if isinstance(found, dict) and found.get("key") == _key() else None
+    except (OSError, ValueError, KeyError, RecursionError):
+        return None
+
+
+def save(data: Any) -> None:
+    """Keep plain data in the place of what is kept, as a whole or not at all; a failure to write is none."""
+    with contextlib.suppress(OSError):
+        target = path()
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Readable by the user alone, as mkstemp makes it.
+        number, name = tempfile.mkstemp(prefix=target.stem, suffix=".tmp", dir=target.parent)
+        try:
+            with open(number, "w", encoding="utf-8") as file:
+                json.dump({"key": _key(), "table": data}, file, separators=(",", ":"))
+            os.replace(name, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+
+
+def _key() -> list[str]:
+    versions = [version("sklearn-wsl-gpu"), version("scikit-learn")]
+    return [*versions, sys.platform, platform.machine(), _processor(), str(os.cpu_count())]
+
+
+def _processor() -> str:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
+    return os.environ.get("PROCESSOR_IDENTIFIER", "")
