@@ -11,6 +11,7 @@ from sklearn_wsl_gpu.arrays import is_carried_dtype
 from sklearn_wsl_gpu.errors import OffloadError
 from sklearn_wsl_gpu.pool import placing
 from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.waiting import Caller
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -104,8 +105,9 @@ def _settings() -> config.Settings:
 def _lease(shape: tuple[Any, ...], dtype: np.dtype[Any], order: Literal["C", "F"], nbytes: int) -> Array | None:
     end = _OFFSET + nbytes
     try:
-        session = sessions.obtain(_settings())
-        lease = session.room.lease_kept(end, None)
+        settings = _settings()
+        session = sessions.obtain(settings)
+        lease = session.room.lease_kept(end, None, Caller(settings.priority, "an array of the user"))
         if lease is None:
             return None
         session.pool.seal(lease, end)

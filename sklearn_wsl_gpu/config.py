@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sklearn_wsl_gpu.errors import ConfigurationError
 from sklearn_wsl_gpu.pool import machine, memory, sizing
 from sklearn_wsl_gpu.pool.layout import PAGE, Geometry
+from sklearn_wsl_gpu.waiting import PRIORITIES
 
 if TYPE_CHECKING:
     from sklearn_wsl_gpu.reporting import Report
@@ -110,6 +111,12 @@ def _policy(value: Any) -> str:
     return str(value)
 
 
+def _priority(value: Any) -> str:
+    if value not in PRIORITIES:
+        raise _wrong("priority", value, f"one of {list(PRIORITIES)}")
+    return str(value)
+
+
 def _timeout(value: Any) -> float | None:
     if value is None or value in ("", "none"):
         return None
@@ -183,6 +190,7 @@ class Settings:
     fallback: str = _setting("local", _fallback)
     verbose: int = _setting(0, _whole("verbose", 0))
     timeout: float | None = _setting(None, _timeout)
+    priority: str = _setting("normal", _priority)
     slots: tuple[int, int, int] = _setting(_SLOTS, _slots)
     slot_bytes: int | None = _setting(None, _slot_bytes)
     pool_limit: int | None = _setting(None, _bytes("pool_limit"))

@@ -16,6 +16,7 @@ from sklearn_wsl_gpu import config, sessions
 from sklearn_wsl_gpu.config import UNSET, Frame, Settings
 from sklearn_wsl_gpu.errors import PoolTooSmall
 from sklearn_wsl_gpu.reporting import Report, process_report
+from sklearn_wsl_gpu.waiting import describe_queue, describe_waits
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -56,9 +57,11 @@ class OffloadSession:
             If no worker can be reached.
         """
         session = sessions.obtain(self.settings)
-        pool = session.pool
+        pool, told = session.pool, session.status()
         return {
-            **{name: value for name, value in session.status().items() if name != "pools"},
+            **{name: value for name, value in told.items() if name != "pools"},
+            "queued_by_priority": describe_queue(told["queued_by_priority"]),
+            "queue_waits": describe_waits(told["queue_waits"]),
             "pool": pool.why,
             "pool_bytes": pool.pool_bytes,
             "pool_used_bytes": pool.used_bytes,
@@ -157,6 +160,9 @@ class offload:
         and the messages of a worker that is started.
     timeout : float or None, default=None
         Seconds that one call may take, waiting included, before it falls back.
+    priority : {"high", "normal", "low"}, default="normal"
+        Whose calls come first where they wait, for room in the pool and for the worker's device. A call that runs is
+        not interrupted; one that is passed too often moves up.
     slots : tuple of int, default=(4, 4, 8)
         Input, output and scratch slots of the pool.
     slot_bytes : int or None, default=None
@@ -206,6 +212,7 @@ class offload:
         fallback: str = UNSET,
         verbose: int = UNSET,
         timeout: float | None = UNSET,
+        priority: str = UNSET,
         slots: tuple[int, int, int] = UNSET,
         slot_bytes: int | None = UNSET,
         pool_limit: int | None = UNSET,

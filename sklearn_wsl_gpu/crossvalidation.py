@@ -169,6 +169,7 @@ def _offload(frame: Frame, name: str, fits: Sequence[Mapping[str, Any]], work: W
         loan = lending.current(session)
         gathered = _gather(name, plan, first["X"], first["y"], engines, session.pool, depth, loan)
         try:
+            gathered = replace(gathered, priority=settings.priority)
             reply = session.request(session.next_number(), gathered, deadline, watch.show)
             break
         except LoanInTheWay:

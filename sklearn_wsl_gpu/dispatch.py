@@ -105,7 +105,7 @@ def _offload(frame: Frame, call: Invocation) -> Any:
         graphs.check_table(session.version("pandas"), call.data)
     mark = None if call.fits else fingerprint(attributes_to_send(call))
     with progress.watched(call.estimator, fits=call.fits) as watch:
-        asked = _ask_in_turn(session, engines, call, mark, deadline, watch)
+        asked = _ask_in_turn(session, engines, call, mark, (deadline, settings.priority), watch)
         if watch is not None:
             watch.finish()
         return _take(frame, call, session, asked, mark, times)
@@ -153,17 +153,17 @@ def _ask_in_turn(
     engines: Sequence[str],
     call: Invocation,
     mark: bytes | None,
-    deadline: float | None,
+    terms: tuple[float | None, str],
     watch: progress.Progress | None,
 ) -> _Asked:
     for engine in engines[:-1]:
         try:
-            return _ask(session, engine, call, mark, deadline, watch)
+            return _ask(session, engine, call, mark, terms, watch)
         except Unsupported as error:
             # What only the data tell, such as NaN: the next engine may take them.
             if error.code != "unsupported-by-engine":
                 raise
-    return _ask(session, engines[-1], call, mark, deadline, watch)
+    return _ask(session, engines[-1], call, mark, terms, watch)
 
 
 def _ask(
@@ -171,16 +171,18 @@ def _ask(
     engine: str,
     call: Invocation,
     mark: bytes | None,
-    deadline: float | None,
+    terms: tuple[float | None, str],
     watch: progress.Progress | None,
 ) -> _Asked:
+    deadline, priority = terms
     model = 0 if mark is None else session.model(engine, mark)
     stale = call.fits and graphs.was_fitted(call.row, call.estimator)
     while True:
         number = session.next_number()
         loan = lending.current(session)
         depth = -1 if watch is None else progress.depth_of(call.estimator)
-        gathered = gather(call, engine, model, 0 if model else number, session.pool, watched=depth, loan=loan)
+        keep = 0 if model else number
+        gathered = gather(call, engine, model, keep, session.pool, watched=depth, loan=loan, priority=priority)
         try:
             reply = session.request(number, gathered, deadline, None if watch is None else watch.show)
             return _Asked(reply, gathered, engine, model or number, stale)

@@ -23,6 +23,7 @@ from sklearn_wsl_gpu.protocol import codec
 from sklearn_wsl_gpu.protocol.messages import CallBody, encode_body
 from sklearn_wsl_gpu.state import Encoder, objects
 from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
+from sklearn_wsl_gpu.waiting import Caller
 
 NAMES = "feature_names_in_"
 
@@ -57,6 +58,8 @@ class Gathered:
         Size of the result, if that is known; else 0.
     overwritten : bool
         Whether the worker may leave the result where X lies in the span.
+    priority : str
+        How urgent it is.
     """
 
     kind: tuple[str, str]
@@ -72,6 +75,12 @@ class Gathered:
     lends: bool = False
     result_bytes: int = 0
     overwritten: bool = False
+    priority: str = "normal"
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks for room for it."""
+        return Caller(self.priority, ".".join(filter(None, self.kind)))
 
     @property
     def seen_bytes(self) -> int:
@@ -184,7 +193,15 @@ def place(encoder: Encoder, pool: Pool, loan: Loan | None) -> Placement:
 
 
 def gather(
-    call: Invocation, engine: str, model: int, keep: int, pool: Pool, *, watched: int = -1, loan: Loan | None = None
+    call: Invocation,
+    engine: str,
+    model: int,
+    keep: int,
+    pool: Pool,
+    *,
+    watched: int = -1,
+    loan: Loan | None = None,
+    priority: str = "normal",
 ) -> Gathered:
     """Take a call apart.
 
@@ -204,6 +221,8 @@ def gather(
         How deep the worker should tell of the progress; -1 for not.
     loan : Loan or None
         Arrays that the worker can see already.
+    priority : str
+        How urgent it is.
 
     Raises
     ------
@@ -237,7 +256,7 @@ def gather(
     return Gathered(
         (call.row.name, call.method), packed(body), encoder.arrays, placed.refs, placed.nbytes, encoder.generators,
         sent, result, placed.lent_arrays, loan, result_bytes=0 if X is None else X.nbytes,
-        overwritten=any(X is array for array in encoder.arrays),
+        overwritten=any(X is array for array in encoder.arrays), priority=priority,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn_wsl_gpu.carriers import shared
 from sklearn_wsl_gpu.errors import OffloadError, PoolError, ProtocolError
 from sklearn_wsl_gpu.pool import Geometry, Lease, Pool, memory, numa, placing, prefault, thresholds
 from sklearn_wsl_gpu.protocol import messages as m
+from sklearn_wsl_gpu.waiting import Caller
 
 #: A pool that was not used for so long gives its memory back, but for what is made ready at the start.
 IDLE_SECONDS = 60.0
@@ -57,21 +59,22 @@ class Room:
         self._thread = threading.Thread(target=self._keep, name="sklearn_wsl_gpu room", daemon=True)
         self._thread.start()
 
-    def lease_input(self, nbytes: int, deadline: float | None) -> Lease:
+    def lease_input(self, nbytes: int, deadline: float | None, caller: Caller) -> Lease:
         """Lease a span for a request: at once, or in a new segment, or else in turn; see `Pool.lease_input`."""
-        return self._find(nbytes, self.pool.try_lease_input, deadline) or self.pool.lease_input(nbytes, deadline)
+        attempt = partial(self.pool.try_lease_input, nbytes, caller)
+        return self._find(nbytes, attempt, deadline) or self.pool.lease_input(nbytes, deadline, caller)
 
-    def lease_output(self, nbytes: int, deadline: float | None) -> Lease:
+    def lease_output(self, nbytes: int, deadline: float | None, caller: Caller) -> Lease:
         """Lease a span for a reply whose size is known; as `lease_input`."""
-        return self._find(nbytes, self.pool.try_lease_kept, deadline) or self.pool.lease_output(nbytes, deadline)
+        return self.lease_kept(nbytes, deadline, caller) or self.pool.lease_output(nbytes, deadline, caller)
 
-    def lease_kept(self, nbytes: int, deadline: float | None) -> Lease | None:
+    def lease_kept(self, nbytes: int, deadline: float | None, caller: Caller) -> Lease | None:
         """Lease a span that the user may keep; None where there is none, and none can be made."""
-        return self._find(nbytes, self.pool.try_lease_kept, deadline)
+        return self._find(nbytes, partial(self.pool.try_lease_kept, nbytes, caller), deadline)
 
-    def try_lease_output(self, nbytes: int) -> Lease | None:
+    def try_lease_output(self, nbytes: int, caller: Caller) -> Lease | None:
         """Lease a span for a reply whose size is guessed, if that needs nothing."""
-        return self.pool.try_lease_kept(nbytes) or self.pool.try_lease_output(nbytes)
+        return self.pool.try_lease_kept(nbytes, caller) or self.pool.try_lease_output(nbytes, caller)
 
     def grow(self, nbytes: int, deadline: float | None = None) -> bool:
         """Add a segment for a span of `nbytes`; tell whether the pool's limit, the memory and the worker allow it."""
@@ -102,15 +105,15 @@ class Room:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _find(self, nbytes: int, attempt: Callable[[int], Lease | None], deadline: float | None) -> Lease | None:
-        found = attempt(nbytes)
+    def _find(self, nbytes: int, attempt: Callable[[], Lease | None], deadline: float | None) -> Lease | None:
+        found = attempt()
         if found is not None:
             return found
         with self._growing:
             # Somebody else may have made room meanwhile.
-            found = attempt(nbytes)
+            found = attempt()
             if found is None and self._grow(nbytes, deadline):
-                found = attempt(nbytes)
+                found = attempt()
             return found
 
     def _grow(self, nbytes: int, deadline: float | None) -> bool:

@@ -195,11 +195,11 @@ class Session:
             granted = inputs if gathered.overwritten else self._lease_output(gathered, deadline)
             if granted is not None and granted is not inputs:
                 leases.append(granted)
-            refs = [None if lease is None else lease.ref for lease in (inputs, granted)]
-            call = m.Call(self._welcome.session, number, *refs)
+            refs = tuple(None if lease is None else lease.ref for lease in (inputs, granted))
+            call = m.Call(self._welcome.session, number, refs[0], refs[1], gathered.priority)
             wire = self._take_wire()
             sent = time.perf_counter()
-            answer, raw = self._converse(wire, call, gathered.body, leases, deadline, show)
+            answer, raw = self._converse(wire, call, gathered, leases, deadline, show)
             clean = True
             seconds = (sent - begin, time.perf_counter() - sent)
             reply = self._conclude(answer, raw, leases[-1] if leases else None, seconds)
@@ -229,12 +229,13 @@ class Session:
                 self._abandon(number, leases, wire)
 
     def _lease_input(self, gathered: Gathered, deadline: float | None) -> Lease:
+        caller = gathered.caller
         if gathered.loan is None:
             if gathered.overwritten:
                 nbytes = gathered.nbytes + _LEAST_GRANT_BYTES
-                return self.room.lease_kept(nbytes, deadline) or self.room.lease_input(nbytes, deadline)
-            return self.room.lease_input(gathered.nbytes, deadline)
-        found = self.pool.try_lease_input(gathered.nbytes)
+                return self.room.lease_kept(nbytes, deadline, caller) or self.room.lease_input(nbytes, deadline, caller)
+            return self.room.lease_input(gathered.nbytes, deadline, caller)
+        found = self.pool.try_lease_input(gathered.nbytes, caller)
         if found is None:
             raise LoanInTheWay
         return found
@@ -243,12 +244,12 @@ class Session:
         self,
         wire: Wire,
         call: m.Call,
-        body: bytes,
+        gathered: Gathered,
         leases: list[Lease],
         deadline: float | None,
         show: Callable[[Sequence[Any]], None] | None,
     ) -> tuple[m.Message, bytes]:
-        answer, raw = wire.ask(call, body, deadline)
+        answer, raw = wire.ask(call, gathered.body, deadline)
         while True:
             if isinstance(answer, (m.Running, m.Progress)):
                 if isinstance(answer, m.Progress) and show is not None:
@@ -259,7 +260,7 @@ class Session:
                 while leases:
                     leases.pop().release()
                 lending.give_back()
-                leases.append(self.room.lease_output(answer.nbytes, deadline))
+                leases.append(self.room.lease_output(answer.nbytes, deadline, gathered.caller))
                 answer, raw = wire.ask(m.Grant(call.session, call.request, leases[0].ref), b"", deadline)
             else:
                 return answer, raw
@@ -295,7 +296,7 @@ class Session:
         self._give_wire(wire)
         return answer
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         """Return the worker's counters."""
         answer = self._ask(m.Status(self._welcome.session))
         if not isinstance(answer, m.Report):
@@ -337,10 +338,11 @@ class Session:
             guess = min(nbytes, _FIRST_GRANT_BYTES)
         else:
             guess = int(ratio * max(nbytes, 4096) * 1.02) + _LEAST_GRANT_BYTES
-        known = gathered.result_bytes or ratio is not None
-        if known and guess >= self.pool.thresholds.view and (kept := self.room.lease_kept(guess, deadline)) is not None:
+        known, caller = gathered.result_bytes or ratio is not None, gathered.caller
+        large = known and guess >= self.pool.thresholds.view
+        if large and (kept := self.room.lease_kept(guess, deadline, caller)) is not None:
             return kept
-        return self.room.try_lease_output(max(guess, _LEAST_GRANT_BYTES))
+        return self.room.try_lease_output(max(guess, _LEAST_GRANT_BYTES), caller)
 
     def _take_wire(self) -> Wire:
         with self._lock:

@@ -18,6 +18,7 @@ from sklearn_wsl_gpu.keys import HOME, read_client_keys
 from sklearn_wsl_gpu.pool.ledger import Slot
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
+from sklearn_wsl_gpu.waiting import describe_queue, describe_waits
 
 _READY_SECONDS = 120.0
 _STOP_SECONDS = 10.0
@@ -146,6 +147,8 @@ def look(endpoint: str, directory: Path) -> dict[str, Any]:
     sessions = [dict(zip(_SESSION_FIELDS, fields, strict=True)) for fields in found.pop("pools")]
     for session in sessions:
         session["slots"] = [dict(zip(Slot.__match_args__, slot, strict=True)) for slot in session["slots"]]
+    found["queued_by_priority"] = describe_queue(found["queued_by_priority"])
+    found["queue_waits"] = describe_waits(found["queue_waits"])
     executors = [dict(zip(_EXECUTOR_FIELDS, fields, strict=True)) for fields in found.pop("executors")]
     return {"endpoint": endpoint, **found, "executors": executors, "sessions": sessions}
 

@@ -17,6 +17,7 @@ CLIENT = {
     # Facts
     "errors": "",
     "arrays": "errors",
+    "waiting": "",
     "tables": "",
     "reporting": "errors tables",
     # Tables
@@ -24,12 +25,12 @@ CLIENT = {
     "support": "errors estimators",
     "invocation": "estimators support",
     # What is said and where arrays lie: blind to each other
-    "protocol": "errors arrays",
-    "pool": "errors arrays",
+    "protocol": "errors arrays waiting",
+    "pool": "errors arrays waiting",
     "state": "errors arrays estimators pool",
     "carriers": "arrays errors pool",
     # Decisions
-    "config": "errors estimators pool reporting",
+    "config": "errors estimators pool reporting waiting",
     "published": "",
     "predictions": "",
     "curves": "",
@@ -47,12 +48,13 @@ CLIENT = {
     "sockets": "errors keys protocol",
     "launch": "errors config keys sockets",
     "lending": "arrays pool",
-    "gather": "_compat arrays errors estimators inputs invocation lending namespaces pool protocol state support",
+    "gather": "_compat arrays errors estimators inputs invocation lending namespaces pool protocol state support "
+    "waiting",
     "greeting": "carriers errors launch pool protocol sockets",
-    "room": "carriers errors pool protocol",
+    "room": "carriers errors pool protocol waiting",
     "session": "arrays carriers config errors gather greeting launch lending pool protocol room sockets",
     "sessions": "config errors launch session sockets",
-    "allocating": "arrays config errors pool sessions",
+    "allocating": "arrays config errors pool sessions waiting",
     "graphs": "_compat config errors estimators gather inheritance state",
     "progress": "_compat errors state",
     "adopt": "_compat arrays errors estimators gather graphs invocation pool session state",
@@ -68,12 +70,12 @@ CLIENT = {
     "parallel": "config launch patching reporting sessions",
     "patching": "_compat config crossvalidation dispatch errors estimators following functions invocation lending "
     "parallel state",
-    "context": "_compat config errors measuring patching reporting sessions",
+    "context": "_compat config errors measuring patching reporting sessions waiting",
     # Doors
     "enabling": "config context patching reporting",
     "autoload": "enabling errors following importing",
     "running": "autoload errors keys reporting",
-    "standing": "errors keys launch pool protocol sockets",
+    "standing": "errors keys launch pool protocol sockets waiting",
     "cli": "errors running standing tables",
     "__main__": "cli",
     "notebook": "context enabling errors",
@@ -91,9 +93,9 @@ WORKER = {
     "surroundings": ".errors",
     "progress": "",
     "engines": ".errors .estimators .state .support",
-    "sessions": ".arrays .pool .protocol",
+    "sessions": ".arrays .pool .protocol .waiting",
     "supervisor": "link",
-    "scheduler": "link sessions supervisor .errors .protocol",
+    "scheduler": "link sessions supervisor .errors .protocol .waiting",
     "fleet": "scheduler sessions",
     "front": "fleet scheduler sessions .carriers .errors .protocol",
     "resident": "engines",
@@ -161,7 +163,8 @@ CLIENT_SHELLS = {
 #: What must never import scikit-learn, because it has to start at once.
 WITHOUT_SKLEARN = {
     "sklearn_wsl_gpu.protocol", "sklearn_wsl_gpu.pool", "sklearn_wsl_gpu.arrays", "sklearn_wsl_gpu.errors",
-    "sklearn_wsl_gpu.carriers", "wsl_worker.fleet", "wsl_worker.front", "wsl_worker.scheduler", "wsl_worker.sessions",
+    "sklearn_wsl_gpu.carriers", "sklearn_wsl_gpu.waiting",
+    "wsl_worker.fleet", "wsl_worker.front", "wsl_worker.scheduler", "wsl_worker.sessions",
     "wsl_worker.supervisor", "wsl_worker.link", "wsl_worker.__main__",
 }  # fmt: skip
 HEAVY = {"sklearn", "scipy", "joblib"}

@@ -10,6 +10,8 @@ from wsl_worker.sessions import Session
 
 #: Counters of a single executor that are told of all together.
 _SUMS = ("queued", "running", "done", "executor_starts")
+#: The same, of lists of numbers.
+_LIST_SUMS = ("queued_by_priority", "queue_waits")
 
 
 class Fleet:
@@ -79,7 +81,11 @@ class Fleet:
     def counters(self) -> list[list[Any]]:
         """Return what there is to tell, as pairs of name and value: of all, and ``executors`` of each."""
         each = [dict((name, value) for name, value in one.counters()) for one in self._started]
-        together = {name: sum(found[name] for found in each) if name in _SUMS else each[0][name] for name in each[0]}
+        together = dict(each[0])
+        for name in _SUMS:
+            together[name] = sum(found[name] for found in each)
+        for name in _LIST_SUMS:
+            together[name] = [sum(column) for column in zip(*[found[name] for found in each], strict=True)]
         executors = [
             [device, found["executor_pid"], found["ready"], one.broken, found["done"],
              sum(served is one for served in self._served.values())]

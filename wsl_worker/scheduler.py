@@ -6,13 +6,13 @@ import contextlib
 import itertools
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from sklearn_wsl_gpu.errors import ProtocolError
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol import states
+from sklearn_wsl_gpu.waiting import Queue, Waits
 from wsl_worker.link import LinkClosed
 from wsl_worker.sessions import MAX_QUEUED, Envelope, Job, Session
 from wsl_worker.supervisor import Supervisor
@@ -28,7 +28,7 @@ Answer = Callable[[Envelope | None, m.Message, bytes], None]
 
 
 class Scheduler:
-    """Requests of all sessions, one running at a time, in order of arrival.
+    """Requests of all sessions, one running at a time, by priority and in order of arrival (see `Queue`).
 
     Parameters
     ----------
@@ -49,7 +49,8 @@ class Scheduler:
         #: NUMA node of what its engines compute on, or -1.
         self.node = -1
         self._numbers = itertools.count(1)
-        self._queue: deque[Job] = deque()
+        self._queue: Queue[Job] = Queue()
+        self._waits = Waits()
         self._jobs: dict[int, Job] = {}
         self._running: Job | None = None
         self._held_until = 0.0
@@ -76,7 +77,8 @@ class Scheduler:
     def detach(self, session: Session) -> None:
         """Forget a session: its queued requests, its models, and its running job if there is one."""
         self._sessions.pop(session.number, None)
-        self._queue = deque(job for job in self._queue if job.session is not session)
+        for job in [job for job in self._queue if job.session is session]:
+            self._queue.leave(job)
         for job in [job for job in self._jobs.values() if job.session is session]:
             job.envelope = None
             if job is self._running:
@@ -94,13 +96,12 @@ class Scheduler:
         if len(self._queue) >= MAX_QUEUED:
             self.answer(envelope, m.Failed(call.request, "queue-full", "The worker's queue is full; try again."), b"")
             return
-        job = Job(
-            next(self._numbers), session, call.request, body, call.inputs, call.outputs, envelope, time.monotonic()
-        )
+        now = time.monotonic()
+        job = Job(next(self._numbers), session, call.request, body, call.inputs, call.outputs, envelope, now, now)
         session.remember(job)
         session.calls += 1
         self._jobs[job.number] = job
-        self._queue.append(job)
+        self._queue.add(job, call.priority)
         self._start_next()
 
     def wait(self, session: Session, wait: m.Wait, envelope: Envelope) -> None:
@@ -133,7 +134,7 @@ class Scheduler:
         job = session.jobs.get(cancel.request)
         if job is None:
             # The call itself may still be on its way, by another connection: it must not run then.
-            job = Job(0, session, cancel.request, b"", None, None, None, 0.0, states.ENDED)
+            job = Job(0, session, cancel.request, b"", None, None, None, 0.0, 0.0, states.ENDED)
             job.outcome = (m.Failed(cancel.request, "cancelled", "The call was cancelled."), b"")
             session.remember(job)
         if job.state == states.RUNNING:
@@ -143,7 +144,7 @@ class Scheduler:
             return
         if not job.ended:
             if job in self._queue:
-                self._queue.remove(job)
+                self._queue.leave(job)
             self._send(["drop", job.number])
             self._end(job, m.Failed(job.request, "cancelled", "The call was cancelled."))
         self.answer(envelope, m.Cancelled(cancel.request), b"")
@@ -191,7 +192,7 @@ class Scheduler:
             self.supervisor.kill()
         if not self.supervisor.running:
             for job in list(self._queue):
-                self._queue.remove(job)
+                self._queue.leave(job)
                 words = "The worker's executor died too often in a row and is not started for the moment."
                 self._end(job, m.Failed(job.request, "executor-died", words))
         self._start_next()
@@ -206,6 +207,8 @@ class Scheduler:
         """Return what there is to tell, as pairs of name and value."""
         return [
             ["queued", len(self._queue)],
+            ["queued_by_priority", self._queue.by_priority()],
+            ["queue_waits", self._waits.as_list()],
             ["running", int(self._running is not None)],
             ["done", self._done],
             ["executor_starts", self.supervisor.starts],
@@ -281,9 +284,11 @@ class Scheduler:
         job.cancellers.clear()
 
     def _start_next(self) -> None:
-        if self._running is not None or not self.ready or not self._queue or time.monotonic() < self._held_until:
+        now, job = time.monotonic(), self._queue.first
+        if self._running is not None or not self.ready or job is None or now < self._held_until:
             return
-        job = self._queue.popleft()
+        self._queue.serve(job)
+        self._waits.add(now - job.arrived_at)
         job.step("start")
         self._running = job
         spans = [None if span is None else list(span) for span in (job.inputs, job.outputs)]

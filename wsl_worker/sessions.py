@@ -38,6 +38,8 @@ class Job:
         Who waits for an answer; None while nobody does.
     asked_at : float
         When they asked, by `time.monotonic`.
+    arrived_at : float
+        When it was sent first.
     outcome : tuple or None
         Message and body to answer with, once there is one.
     """
@@ -50,6 +52,7 @@ class Job:
     outputs: SpanRef | None
     envelope: Envelope | None
     asked_at: float
+    arrived_at: float
     state: str = states.QUEUED
     outcome: tuple[m.Message, bytes] | None = None
     #: Who wants to know that it is cancelled.

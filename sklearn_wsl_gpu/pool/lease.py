@@ -6,6 +6,7 @@ import os
 from typing import Protocol
 
 from sklearn_wsl_gpu.arrays import SpanRef
+from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolTooSmall
 
 
 class Owner(Protocol):
@@ -49,3 +50,21 @@ class Lease:
         if not self._released and os.getpid() == self._pid:
             self._released = True
             self._pool.take_back_later(self)
+
+
+def too_small(nbytes: int, largest: int, limit: int) -> PoolTooSmall:
+    """Return the error of a call that the pool can never hold."""
+    return PoolTooSmall(
+        f"The arrays of this call take {nbytes / 1e6:.0f} MB, and the pool holds at most {largest / 1e6:.0f} MB at a "
+        f"time (its input and scratch slots), and grows to {limit / 1e6:.0f} MB. Enlarge it with offload(slots=…), "
+        "offload(slot_bytes=…) or offload(pool_limit=…), or SKLEARN_WSL_GPU_SLOTS / SKLEARN_WSL_GPU_SLOT_BYTES / "
+        "SKLEARN_WSL_GPU_POOL_LIMIT."
+    )
+
+
+def no_room(nbytes: int) -> DeadlineExceeded:
+    """Return the error of a call that has waited for room until its deadline."""
+    return DeadlineExceeded(
+        f"The pool had no room for {nbytes / 1e6:.0f} MB before the call's deadline. Raise timeout, enlarge the pool "
+        "(slots, slot_bytes, pool_limit), or run fewer calls at once."
+    )

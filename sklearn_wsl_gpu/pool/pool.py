@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
-from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolError, PoolTooSmall
+from sklearn_wsl_gpu.errors import PoolError
 from sklearn_wsl_gpu.pool import ledger, placing
 from sklearn_wsl_gpu.pool.copying import Copier
 from sklearn_wsl_gpu.pool.layout import (
@@ -30,14 +30,16 @@ from sklearn_wsl_gpu.pool.layout import (
     check_span_header,
     pack_span_header,
 )
-from sklearn_wsl_gpu.pool.lease import Lease
+from sklearn_wsl_gpu.pool.lease import Lease, no_room, too_small
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.pool.region import Region
 from sklearn_wsl_gpu.pool.segment import Segment
 from sklearn_wsl_gpu.pool.thresholds import Thresholds
+from sklearn_wsl_gpu.waiting import Caller, Queue
 
 #: A waiting caller looks this often for what finalizers gave back without being able to wake it.
 _WAIT_SLICE_SECONDS = 0.1
+_ANYBODY = Caller()
 
 
 class Pool:
@@ -64,7 +66,7 @@ class Pool:
         self._numbers = itertools.count(1)
         self._generations = itertools.count(1)
         self._changed = threading.Condition(threading.Lock())
-        self._queue: deque[object] = deque()
+        self._queue: Queue[object] = Queue()
         self._returned: deque[Lease] = deque()
         self._closed = False
         #: Number of leases that were ever given.
@@ -125,8 +127,8 @@ class Pool:
             ]
         return [slot for raw, geometry in found for slot in ledger.slots(raw, geometry)]
 
-    def lease_input(self, nbytes: int, deadline: float | None = None) -> Lease:
-        """Lease a span for the arrays of a request, waiting in order of arrival while the pool is full.
+    def lease_input(self, nbytes: int, deadline: float | None = None, caller: Caller = _ANYBODY) -> Lease:
+        """Lease a span for the arrays of a request, waiting in turn while the pool is full (see `Queue`).
 
         Parameters
         ----------
@@ -134,6 +136,8 @@ class Pool:
             Size in bytes, header included.
         deadline : float or None
             `time.monotonic` value at which to give up; None waits as long as it takes.
+        caller : Caller
+            How urgent it is, and what it is for.
 
         Raises
         ------
@@ -144,23 +148,23 @@ class Pool:
         DeadlineExceeded
             If the deadline passes first.
         """
-        return self._lease(nbytes, ledger.INPUT, deadline)
+        return self._lease(nbytes, ledger.INPUT, deadline, caller)
 
-    def lease_output(self, nbytes: int, deadline: float | None = None) -> Lease:
+    def lease_output(self, nbytes: int, deadline: float | None = None, caller: Caller = _ANYBODY) -> Lease:
         """Lease a span for the arrays of a reply; as `lease_input`."""
-        return self._lease(nbytes, ledger.OUTPUT, deadline)
+        return self._lease(nbytes, ledger.OUTPUT, deadline, caller)
 
-    def try_lease_input(self, nbytes: int) -> Lease | None:
+    def try_lease_input(self, nbytes: int, caller: Caller = _ANYBODY) -> Lease | None:
         """Lease a span for a request if that needs no waiting."""
-        return self._try_lease(nbytes, ledger.INPUT)
+        return self._try_lease(nbytes, ledger.INPUT, caller)
 
-    def try_lease_output(self, nbytes: int) -> Lease | None:
+    def try_lease_output(self, nbytes: int, caller: Caller = _ANYBODY) -> Lease | None:
         """Lease a span for a reply if that needs no waiting."""
-        return self._try_lease(nbytes, ledger.OUTPUT)
+        return self._try_lease(nbytes, ledger.OUTPUT, caller)
 
-    def try_lease_kept(self, nbytes: int) -> Lease | None:
+    def try_lease_kept(self, nbytes: int, caller: Caller = _ANYBODY) -> Lease | None:
         """Lease a span that the user may keep if that needs no waiting."""
-        return self._try_lease(nbytes, ledger.KEPT)
+        return self._try_lease(nbytes, ledger.KEPT, caller)
 
     def put(self, lease: Lease, refs: Sequence[ArrayRef], arrays: Sequence[Array]) -> None:
         """Write the arrays of a request, and the span's header last."""
@@ -330,31 +334,27 @@ class Pool:
                 return region, *found
         return None
 
-    def _try_lease(self, nbytes: int, use: int) -> Lease | None:
+    def _try_lease(self, nbytes: int, use: int, caller: Caller) -> Lease | None:
         with self._changed:
             self._drain()
-            found = None if self._queue or self._closed else self._allocate(nbytes, use)
+            free = not self._closed and self._queue.is_free_for(caller.priority)
+            found = self._allocate(nbytes, use) if free else None
+            if found is not None:
+                self._queue.serve_newcomer()
         return None if found is None else self._grant(*found, use)
 
-    def _lease(self, nbytes: int, use: int, deadline: float | None) -> Lease:
+    def _lease(self, nbytes: int, use: int, deadline: float | None, caller: Caller) -> Lease:
         with self._changed:
-            fits = any(region.allocator.fits_ever(nbytes) for region in self._regions.values())
-        if not fits:
-            largest = self.geometry.largest_span
-            raise PoolTooSmall(
-                f"The arrays of this call take {nbytes / 1e6:.0f} MB, and the pool holds at most "
-                f"{largest / 1e6:.0f} MB at a time (its input and scratch slots), and grows to "
-                f"{self.limit / 1e6:.0f} MB. Enlarge it with offload(slots=…), offload(slot_bytes=…) or "
-                "offload(pool_limit=…), or SKLEARN_WSL_GPU_SLOTS / SKLEARN_WSL_GPU_SLOT_BYTES / "
-                "SKLEARN_WSL_GPU_POOL_LIMIT."
-            )
-        ticket = object()
-        with self._changed:
-            self._queue.append(ticket)
+            if not any(region.allocator.fits_ever(nbytes) for region in self._regions.values()):
+                raise too_small(nbytes, self.geometry.largest_span, self.limit)
+            ticket = object()
+            self._queue.add(ticket, caller.priority)
             try:
                 found = self._wait_for_turn(ticket, nbytes, use, deadline)
+                self._queue.serve(ticket)
             finally:
-                self._queue.remove(ticket)
+                if ticket in self._queue:
+                    self._queue.leave(ticket)
                 self._changed.notify_all()
         return self._grant(*found, use)
 
@@ -363,16 +363,13 @@ class Pool:
             if self._closed:
                 raise PoolError("The session was closed while a call waited for room in its pool.")
             self._drain()
-            if self._queue[0] is ticket and (found := self._allocate(nbytes, use)) is not None:
+            if self._queue.first is ticket and (found := self._allocate(nbytes, use)) is not None:
                 return found
             wait = _WAIT_SLICE_SECONDS
             if deadline is not None:
                 wait = min(wait, deadline - time.monotonic())
                 if wait <= 0:
-                    raise DeadlineExceeded(
-                        f"The pool had no room for {nbytes / 1e6:.0f} MB before the call's deadline. Raise "
-                        "timeout, enlarge the pool (slots, slot_bytes, pool_limit), or run fewer calls at once."
-                    )
+                    raise no_room(nbytes)
             self._changed.wait(wait)
 
     def _grant(self, region: Region, start: int, size: int, use: int) -> Lease:

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from sklearn_wsl_gpu.arrays import SpanRef, check_span_ref
 from sklearn_wsl_gpu.errors import RemoteProtocolError
+from sklearn_wsl_gpu.waiting import PRIORITIES
 
 Check: TypeAlias = Callable[[Any], Any]
 
@@ -23,6 +24,13 @@ def text(value: Any) -> str:
     if type(value) is not str or len(value) > 65_536:
         raise RemoteProtocolError("A message has a text that is none, or too long.")
     return value
+
+
+def priority(value: Any) -> str:
+    """Check a priority."""
+    if value not in PRIORITIES:
+        raise RemoteProtocolError("A message has a priority that is none.")
+    return str(value)
 
 
 def blob(value: Any) -> bytes:

@@ -50,6 +50,7 @@ class Call(NamedTuple):
     request: int
     inputs: SpanRef | None
     outputs: SpanRef | None
+    priority: str
 
 
 class Wait(NamedTuple):
@@ -294,7 +295,7 @@ _NUMBER = {kind: number for number, kind in enumerate(MESSAGES)}
 _FIELDS: dict[type[Any], tuple[f.Check, ...]] = {
     Hello: (f.integer, f.text_pairs, f.integer, f.text, f.items),
     Welcome: (f.integer, f.text_pairs, f.blob, f.texts_by_name, f.blob, f.integer, f.text, f.integer),
-    Call: (f.blob, f.integer, f.optional_span, f.optional_span),
+    Call: (f.blob, f.integer, f.optional_span, f.optional_span, f.priority),
     Wait: (f.blob, f.integer),
     Grant: (f.blob, f.integer, f.span),
     Cancel: (f.blob, f.integer),

@@ -236,7 +236,7 @@ def test_a_worker_listens_on_loopback_addresses_only(tmp_path: Path) -> None:
 
 def _garbage() -> list[list[bytes]]:
     token = b"x" * 16
-    call = m.encode(m.Call(token, 1, SpanRef(0, 2**21, 4096, 1), None))
+    call = m.encode(m.Call(token, 1, SpanRef(0, 2**21, 4096, 1), None, "normal"))
     return [
         [b""],
         [b"\x00"],
@@ -282,7 +282,7 @@ def _call_with(live: Session, inputs: SpanRef | None, outputs: SpanRef | None, b
     wire = Wire(live.where.endpoint, live.where.keys, -1, greeted=True)
     numbers = itertools.count(10_000)
     try:
-        call = m.Call(live._welcome.session, next(numbers) + int(time.monotonic() * 1000), inputs, outputs)
+        call = m.Call(live._welcome.session, next(numbers) + int(time.monotonic() * 1000), inputs, outputs, "normal")
         answer, _ = wire.ask(call, body)
         while isinstance(answer, m.Running):
             answer, _ = wire.ask(m.Wait(call.session, call.request))

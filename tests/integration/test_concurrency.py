@@ -209,7 +209,7 @@ def test_a_repeated_request_never_runs_twice() -> None:
         lease = live.pool.lease_input(gathered.nbytes)
         live.pool.put(lease, gathered.refs, gathered.arrays)
         output = live.pool.lease_output(2**20)
-        call = m.Call(live._welcome.session, 77_777, lease.ref, output.ref)
+        call = m.Call(live._welcome.session, 77_777, lease.ref, output.ref, "normal")
         before = int(str(session.status()["done"]))
         answers = []
         for _ in range(3):

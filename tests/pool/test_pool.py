@@ -22,6 +22,7 @@ from sklearn_wsl_gpu.pool import Geometry, Lease, Pool, placing
 from sklearn_wsl_gpu.pool.layout import PAGE, SPAN_HEADER_BYTES, WORKER, pack_span_header
 from sklearn_wsl_gpu.pool.memory import RESERVE_CHUNK_BYTES
 from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.waiting import AGEING, Caller
 
 SLOT = 16 * PAGE
 #: Slots of the pool below.
@@ -457,3 +458,50 @@ def test_what_is_not_leased_goes_back_to_the_system_and_can_be_leased_again() ->
         again.release()
         assert pool.trim(4 * chunk) == 0, "what is to be spared stays"
         kept.release()
+
+
+def test_a_more_urgent_caller_is_granted_room_before_those_who_wait_already(pool: Pool) -> None:
+    everything = pool.lease_input(LARGEST)
+    served: list[str] = []
+
+    def call(name: str, priority: str, nbytes: int) -> None:
+        lease = pool.lease_input(nbytes, None, Caller(priority))
+        served.append(name)
+        lease.release()
+
+    threads = []
+    asked = [("low", "low", LARGEST), ("normal", "normal", LARGEST), ("small", "low", PAGE), ("high", "high", LARGEST)]
+    for count, (name, priority, nbytes) in enumerate(asked, 1):
+        threads.append(threading.Thread(target=call, args=(name, priority, nbytes)))
+        threads[-1].start()
+        _until(lambda count=count: _waiting(pool) == count)  # type: ignore[misc]
+    assert pool.try_lease_output(PAGE, Caller("high")) is None, "nobody passes one as urgent"
+    everything.release()
+    for thread in threads:
+        thread.join()
+
+    assert served == ["high", "normal", "low", "small"]
+
+
+def test_a_large_low_request_is_granted_room_under_a_stream_of_small_urgent_ones(pool: Pool) -> None:
+    held = pool.lease_input(PAGE)
+    granted = threading.Event()
+
+    def large() -> None:
+        lease = pool.lease_input(LARGEST, None, Caller("low"))
+        granted.set()
+        lease.release()
+
+    thread = threading.Thread(target=large)
+    thread.start()
+    _until(lambda: _waiting(pool) == 1)
+    urgent = 0
+    while (lease := pool.try_lease_input(PAGE, Caller("high"))) is not None:
+        urgent += 1
+        held.release()  # there is never a moment without one of them
+        held = lease
+    held.release()
+    thread.join()
+
+    assert urgent == 2 * AGEING
+    assert granted.is_set()

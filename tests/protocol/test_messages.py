@@ -39,6 +39,7 @@ INTEGERS, TEXTS, TOKENS = st.integers(-1, 2**63 - 1), st.text(max_size=30), st.b
 KINDS: dict[str, tuple[st.SearchStrategy[Any], list[Any]]] = {
     "integer": (INTEGERS, [None, True, 1.0, "1", b"1", [], [1], -2, 2**63]),
     "text": (TEXTS, [None, 1, True, b"x", [], ["x"], "x" * 65_537]),
+    "priority": (st.sampled_from(["high", "normal", "low"]), [None, 0, True, "", "HIGH", b"high", [], ["high"]]),
     "token": (TOKENS, [None, 1, "x", [], b"x" * 257]),
     "list": (LISTS, [None, 1, True, "x", b"x"]),
     "texts by name": (
@@ -91,7 +92,7 @@ KINDS["optional pairs"] = (st.none() | KINDS["pairs"][0], [bad for bad in KINDS[
 FIELDS: dict[type[Any], tuple[str, ...]] = {
     m.Hello: ("integer", "text pairs", "integer", "text", "list"),
     m.Welcome: ("integer", "text pairs", "token", "texts by name", "token", "integer", "text", "integer"),
-    m.Call: ("token", "integer", "optional span", "optional span"),
+    m.Call: ("token", "integer", "optional span", "optional span", "priority"),
     m.Wait: ("token", "integer"),
     m.Grant: ("token", "integer", "span"),
     m.Cancel: ("token", "integer"),

@@ -24,7 +24,7 @@ MESSAGES: tuple[m.Message, ...] = (
         "5e5c8a6e-boot",
         1,
     ),
-    m.Call(TOKEN, 3, SpanRef(0, 2**21, 8192, 17), None),
+    m.Call(TOKEN, 3, SpanRef(0, 2**21, 8192, 17), None, "high"),
     m.Wait(TOKEN, 3),
     m.Grant(TOKEN, 3, SpanRef(0, 2**33, 2**32, 2**40)),
     m.Cancel(TOKEN, 3),
