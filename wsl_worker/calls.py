@@ -216,7 +216,7 @@ class Calls:
             raise ModelMissing
         arguments_from: Sequence[Array] = _Copies(views) if fits and _keeps_input(row, attributes or {}) else views
         decoder.arrays = arguments_from
-        decoder.own = {} if fits else attributes or engine.state(model)
+        decoder.own = {} if fits else engine.state(model) if attributes is None else attributes
         arguments = [decoder.decode(node) for node in call.arguments]
         keywords = {str(name): decoder.decode(node) for name, node in call.keywords}
         if attributes is not None:
