@@ -1,0 +1,1 @@
+"""How the benchmark of the transport measures: processes to drive, rounds, what else is measured, goals, output."""

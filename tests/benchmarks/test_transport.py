@@ -1,0 +1,67 @@
+"""The benchmark of the transport runs, and writes down what it has measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "transport.py"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    target = tmp_path_factory.mktemp("benchmark") / "transport.json"
+    run("--sizes", "64KB", "--contestants", "sklearn_wsl_gpu,pipe", "--rounds", "2", "--json", str(target))
+    found: dict[str, Any] = json.loads(target.read_text("utf-8"))
+    return found
+
+
+def run(*arguments: str, code: int = 0) -> str:
+    command = [sys.executable, str(PROGRAM), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_every_contestant_has_its_median_beside_that_of_a_memcpy_and_an_echo(measured: dict[str, Any]) -> None:
+    rows = {(row["contestant"], row["mode"]): row for row in measured["rows"]}
+
+    modes = {"touch", "out", "pool, touch", "pool, out"}
+    assert rows.keys() == {("sklearn_wsl_gpu", mode) for mode in modes} | {("pipe", "touch"), ("pipe", "out")}
+    assert measured["skipped"] == {}
+    for row in rows.values():
+        assert (row["bytes"], row["layout"], row["state"], row["rounds"]) == (64 * 1024, "C", "ok", 2)
+        for name in ("seconds", "memcpy", "echo"):
+            assert 0 < row[name]["min"] <= row[name]["median"]
+        assert row["x memcpy"]["median"] > 0
+        assert row["x echo"] > 0
+
+
+def test_this_projects_calls_were_done_by_its_worker_in_phases(measured: dict[str, Any]) -> None:
+    phases = [row["phases"] for row in measured["rows"] if row["contestant"] == "sklearn_wsl_gpu"]
+
+    assert len(phases) == 4
+    assert all(one.keys() == {"gather", "send", "compute", "receive", "adopt"} for one in phases)
+
+
+def test_the_results_say_when_where_and_with_what_they_were_measured(measured: dict[str, Any]) -> None:
+    assert measured["machine"].keys() == {"cpu", "cores", "memory", "kernel", "load before"}
+    assert measured["date"].startswith("20")
+    assert measured["commit"]
+    assert measured["versions"]["numpy"][0].isdigit()
+
+
+def test_a_goal_that_was_not_measured_is_neither_met_nor_missed(measured: dict[str, Any]) -> None:
+    assert len(measured["goals"]) >= 10
+    assert {(goal["measured"], goal["met"]) for goal in measured["goals"]} == {(None, None)}
+
+
+def test_a_contestant_that_nobody_knows_is_an_error_that_names_those_there_are() -> None:
+    words = run("--contestants", "pigeon", code=2)
+
+    assert "pigeon: not one of sklearn_wsl_gpu, local," in words
