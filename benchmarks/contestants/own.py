@@ -58,7 +58,7 @@ class Offload(Contestant):
         self._stack = contextlib.ExitStack()
         endpoint, keys = os.environ.get("TRANSPORT_ENDPOINT"), os.environ.get("TRANSPORT_KEYS")
         settings = {"endpoint": endpoint, "keys": keys} if endpoint else {"engine": "cpu"}
-        self.session = self._stack.enter_context(sklearn_wsl_gpu.offload(fallback="raise", **settings))
+        self.session = self._stack.enter_context(sklearn_wsl_gpu.offload(fallback="raise", policy="always", **settings))
         self._touch, self._double = Touch(), Double()
 
     def call(self, mode: str, X: Any) -> np.ndarray:
