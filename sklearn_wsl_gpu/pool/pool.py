@@ -32,7 +32,7 @@ from sklearn_wsl_gpu.pool.layout import (
 )
 from sklearn_wsl_gpu.pool.lease import Lease, no_room, too_small
 from sklearn_wsl_gpu.pool.placing import Array
-from sklearn_wsl_gpu.pool.region import Region
+from sklearn_wsl_gpu.pool.region import Region, Regions
 from sklearn_wsl_gpu.pool.segment import Segment
 from sklearn_wsl_gpu.pool.thresholds import Thresholds
 from sklearn_wsl_gpu.waiting import Caller, Queue
@@ -62,7 +62,7 @@ class Pool:
         self.why = why
         self._directory = directory
         self.limit = max(limit, geometry.pool_bytes)
-        self._regions = {0: Region(0, Segment.create(geometry, directory, why))}
+        self._regions = Regions({0: Region(0, Segment.create(geometry, directory, why))})
         self._numbers = itertools.count(1)
         self._generations = itertools.count(1)
         self._changed = threading.Condition(threading.Lock())
@@ -99,21 +99,21 @@ class Pool:
     def pool_bytes(self) -> int:
         """Bytes of all slots."""
         with self._changed:
-            return self._pool_bytes()
+            return self._regions.pool_bytes
 
     @property
     def used_bytes(self) -> int:
         """Bytes under lease."""
         with self._changed:
             self._drain()
-            return self._pool_bytes() - sum(region.allocator.free_bytes for region in self._regions.values())
+            return self._regions.used_bytes
 
     @property
     def view_bytes(self) -> int:
         """Bytes under lease by results that the user keeps."""
         with self._changed:
             self._drain()
-            return sum(ref.nbytes for region in self._regions.values() for ref in region.kept.values())
+            return self._regions.kept_bytes
 
     def slots(self) -> list[ledger.Slot]:
         """Return what each slot is used for."""
@@ -243,11 +243,8 @@ class Pool:
             return None
         address = array.__array_interface__["data"][0]
         with self._changed:
-            for region in self._regions.values():
-                found = None if self._closed else region.find_kept(address, array.nbytes)
-                if found is not None:
-                    return found[0], placing.ref_of(array, found[1])
-        return None
+            found = None if self._closed else self._regions.find_kept(address, array.nbytes)
+        return None if found is None else (found[0], placing.ref_of(array, found[1]))
 
     def pin_kept(self) -> None:
         """Never reuse what is kept now: a forked child may hold the same views."""
@@ -271,7 +268,7 @@ class Pool:
         """
         slots = -(-max(nbytes, 1) // self.geometry.slot_bytes)
         with self._changed:
-            if self._closed or self._pool_bytes() + slots * self.geometry.slot_bytes > self.limit:
+            if self._closed or self._regions.pool_bytes + slots * self.geometry.slot_bytes > self.limit:
                 return None
             number = next(self._numbers)
         return number, Segment.create(Geometry(self.geometry.slot_bytes, 0, 0, slots), self._directory)
@@ -289,8 +286,7 @@ class Pool:
         """Take the added segments out in which nothing is leased; the caller closes them when the worker has."""
         with self._changed:
             self._drain()
-            idle = [number for number, region in self._regions.items() if number and not region.allocator.used]
-            return {number: self._regions.pop(number).segment for number in idle}
+            return self._regions.pop_idle()
 
     def trim(self, spare: int) -> int:
         """Give the memory of what is not leased back to the system.
@@ -320,32 +316,23 @@ class Pool:
         for region in self._regions.values():
             region.segment.close()
 
-    def _pool_bytes(self) -> int:
-        return sum(region.segment.geometry.pool_bytes for region in self._regions.values())
-
     def _segment_of(self, lease: Lease) -> Segment:
         if self._closed:
             raise PoolError("The session was closed while a call was under way.")
         return self._regions[lease.ref.segment].segment
 
-    def _allocate(self, nbytes: int, use: int) -> tuple[Region, int, int] | None:
-        for region in self._regions.values():
-            if region.allocator.fits_ever(nbytes) and (found := region.allocate(nbytes, use)) is not None:
-                return region, *found
-        return None
-
     def _try_lease(self, nbytes: int, use: int, caller: Caller) -> Lease | None:
         with self._changed:
             self._drain()
             free = not self._closed and self._queue.is_free_for(caller.priority)
-            found = self._allocate(nbytes, use) if free else None
+            found = self._regions.allocate(nbytes, use) if free else None
             if found is not None:
                 self._queue.serve_newcomer()
         return None if found is None else self._grant(*found, use)
 
     def _lease(self, nbytes: int, use: int, deadline: float | None, caller: Caller) -> Lease:
         with self._changed:
-            if not any(region.allocator.fits_ever(nbytes) for region in self._regions.values()):
+            if not self._regions.fit_ever(nbytes):
                 raise too_small(nbytes, self.geometry.largest_span, self.limit)
             ticket = object()
             self._queue.add(ticket, caller.priority)
@@ -363,7 +350,7 @@ class Pool:
             if self._closed:
                 raise PoolError("The session was closed while a call waited for room in its pool.")
             self._drain()
-            if self._queue.first is ticket and (found := self._allocate(nbytes, use)) is not None:
+            if self._queue.first is ticket and (found := self._regions.allocate(nbytes, use)) is not None:
                 return found
             wait = _WAIT_SLICE_SECONDS
             if deadline is not None:

@@ -79,6 +79,45 @@ class Region:
         return sum(self.segment.discard(*run) for run in runs)
 
 
+class Regions(dict[int, Region]):
+    """The regions of a pool by the numbers of their segments, oldest first."""
+
+    @property
+    def pool_bytes(self) -> int:
+        """Bytes of all slots."""
+        return sum(region.segment.geometry.pool_bytes for region in self.values())
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes under lease."""
+        return self.pool_bytes - sum(region.allocator.free_bytes for region in self.values())
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes under lease by what the user keeps."""
+        return sum(ref.nbytes for region in self.values() for ref in region.kept.values())
+
+    def fit_ever(self, nbytes: int) -> bool:
+        """Tell whether one of them, empty, could hold `nbytes`."""
+        return any(region.allocator.fits_ever(nbytes) for region in self.values())
+
+    def allocate(self, nbytes: int, use: int) -> tuple[Region, int, int] | None:
+        """Return region, start and size of a run, or None while there is none; see `Region.allocate`."""
+        for region in self.values():
+            if region.allocator.fits_ever(nbytes) and (found := region.allocate(nbytes, use)) is not None:
+                return region, *found
+        return None
+
+    def find_kept(self, address: int, nbytes: int) -> tuple[SpanRef, int] | None:
+        """Return the kept span that holds these bytes of memory, and their offset in it; None if there is none."""
+        return next(filter(None, (region.find_kept(address, nbytes) for region in self.values())), None)
+
+    def pop_idle(self) -> dict[int, Segment]:
+        """Take out, but for the first, those in which nothing is leased; return their segments."""
+        idle = [number for number, region in self.items() if number and not region.allocator.used]
+        return {number: self.pop(number).segment for number in idle}
+
+
 def _without(extent: tuple[int, int], spared: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return what is left of an extent without the ranges that are spared, which are in order."""
     (begin, end), left = extent, []
