@@ -77,7 +77,8 @@ def pytest_collection_finish() -> None:
 def _shared_memory() -> set[str]:
     where = Path("/dev/shm")
     names = {path.name for path in where.iterdir()} if where.is_dir() else set()
-    # This package makes no semaphores and none of Python's shared memory; joblib names what it makes by process, and that of others is not this test's.
+    # This package makes no semaphores, and none of Python's shared memory; joblib names what it makes by process,
+    # and that of others is not this test's.
     foreign = re.compile(rf"sem\.|psm_|(loky-|joblib_memmapping_folder_)(?!{os.getpid()}[-_])")
     return {name for name in names if not foreign.match(name)}
 

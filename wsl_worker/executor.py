@@ -25,8 +25,6 @@ from sklearn_wsl_gpu.pool.layout import (
     PAGE,
     SPAN_HEADER_BYTES,
     WORKER,
-    check_span_header,
-    pack_span_header,
 )
 from sklearn_wsl_gpu.pool.memory import step_back
 from sklearn_wsl_gpu.pool.placing import Array
@@ -223,8 +221,7 @@ class Executor:
                 raise RemoteProtocolError("Array references came without a span.")
             return [(placing.from_inline(check_inline(raw)), 0) for raw in raw_refs]
         segment, window = self._segment(session, span), self._window(session, span)
-        header = window[:SPAN_HEADER_BYTES].tobytes()
-        payload = check_span_header(header, segment.epoch, span.generation, span.nbytes - SPAN_HEADER_BYTES, *writers)
+        payload = segment.check(span.start, span.generation, span.nbytes, *writers)
         views = []
         for raw in raw_refs:
             ref, _ = check_array_ref(raw, SPAN_HEADER_BYTES + payload)
@@ -246,8 +243,7 @@ class Executor:
             there = [number for number in range(len(finished.arrays)) if number not in finished.placed]
             refs, arrays = [finished.refs[number] for number in there], [finished.arrays[number] for number in there]
             placing.write(segment.map, granted.start, refs, arrays)
-            header = pack_span_header(segment.epoch, granted.generation, finished.nbytes - SPAN_HEADER_BYTES, WORKER)
-            segment.map[granted.start : granted.start + SPAN_HEADER_BYTES] = header
+            segment.seal(granted.start, granted.generation, finished.nbytes, WORKER)
         self._link.send(["result", job], encode_body(finished.body))
 
     def _detach(self, session: int, spans: Sequence[SpanRef], finished: Finished) -> Finished:

@@ -27,8 +27,6 @@ from sklearn_wsl_gpu.pool.layout import (
     SPAN_HEADER_BYTES,
     WORKER,
     Geometry,
-    check_span_header,
-    pack_span_header,
 )
 from sklearn_wsl_gpu.pool.lease import Lease, no_room, too_small
 from sklearn_wsl_gpu.pool.placing import Array
@@ -175,9 +173,7 @@ class Pool:
 
     def seal(self, lease: Lease, nbytes: int) -> None:
         """Write the header of a span whose first `nbytes`, header included, the worker may read."""
-        segment, start = self._segment_of(lease), lease.ref.start
-        header = pack_span_header(segment.epoch, lease.ref.generation, nbytes - SPAN_HEADER_BYTES, CLIENT)
-        segment.map[start : start + SPAN_HEADER_BYTES] = header
+        self._segment_of(lease).seal(lease.ref.start, lease.ref.generation, nbytes, CLIENT)
 
     def check_reply(self, lease: Lease) -> int:
         """Return the payload bytes of a reply that the worker wrote for this very lease.
@@ -187,10 +183,7 @@ class Pool:
         StaleReference
             If the span holds anything else.
         """
-        segment, start = self._segment_of(lease), lease.ref.start
-        raw = segment.map[start : start + SPAN_HEADER_BYTES]
-        limit = lease.size - SPAN_HEADER_BYTES
-        return check_span_header(raw, segment.epoch, lease.ref.generation, limit, WORKER)
+        return self._segment_of(lease).check(lease.ref.start, lease.ref.generation, lease.size, WORKER)
 
     def window(self, lease: Lease) -> Array:
         """Return the bytes of a leased span as an array: what `keep` watches, and what results are views of."""

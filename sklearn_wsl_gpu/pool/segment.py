@@ -14,8 +14,11 @@ from sklearn_wsl_gpu.pool.layout import (
     DATA_OFFSET,
     NOTE_OFFSET,
     PAGE,
+    SPAN_HEADER_BYTES,
     Geometry,
+    check_span_header,
     pack_note,
+    pack_span_header,
     pack_superblock,
     round_up,
     unpack_superblock,
@@ -93,6 +96,22 @@ class Segment:
             end = min((missing[-1] + 1) * chunk, round_up(self.geometry.file_bytes, PAGE))
             memory.reserve(self.descriptor, begin, end - begin)
             self._reserved.update(missing)
+
+    def seal(self, start: int, generation: int, nbytes: int, writer: int) -> None:
+        """Write the header of a span, whose `nbytes`, header included, the other side may read from then on."""
+        header = pack_span_header(self.epoch, generation, nbytes - SPAN_HEADER_BYTES, writer)
+        self.map[start : start + SPAN_HEADER_BYTES] = header
+
+    def check(self, start: int, generation: int, nbytes: int, *writers: int) -> int:
+        """Return the bytes of payload of a span of `nbytes` that one of `writers` has sealed.
+
+        Raises
+        ------
+        StaleReference
+            If it holds anything else than this very generation.
+        """
+        raw = self.map[start : start + SPAN_HEADER_BYTES]
+        return check_span_header(raw, self.epoch, generation, nbytes - SPAN_HEADER_BYTES, *writers)
 
     def discard(self, begin: int, end: int) -> int:
         """Give the memory of a run back to the system, and return how much that was; its bytes are zero then.
