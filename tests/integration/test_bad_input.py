@@ -292,7 +292,7 @@ def _call_with(live: Session, inputs: SpanRef | None, outputs: SpanRef | None, b
 
 
 def _body(refs: list[Any]) -> bytes:
-    call = m.CallBody("StandardScaler", "fit", "cpu", 0, 0, [["copy", True]], [["a", 0]], [], refs, [], [], None, -1)
+    call = m.CallBody("StandardScaler", "fit", "cpu", 0, 0, [["copy", True]], [["a", 0]], [], refs, [], [], None, -1, 0)
     return m.encode_body(call)
 
 
@@ -327,7 +327,7 @@ def test_a_forged_reference_is_refused_and_the_worker_lives(what: str) -> None:
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "GridSearchCV", "StandardScaler.__class__", ""])
 def test_a_worker_calls_nothing_that_is_not_in_its_table(name: str) -> None:
     estimator, _, method = name.partition(".")
-    body = m.encode_body(m.CallBody(estimator, method or "fit", "cpu", 0, 0, [], [], [], [], [], [], None, -1))
+    body = m.encode_body(m.CallBody(estimator, method or "fit", "cpu", 0, 0, [], [], [], [], [], [], None, -1, 0))
     with offload(fallback="raise"):
         StandardScaler().fit(X)
         answer = _call_with(sessions.live()[0], None, None, body)

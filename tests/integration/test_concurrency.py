@@ -25,6 +25,7 @@ from sklearn_wsl_gpu.config import active
 from sklearn_wsl_gpu.estimators import ROWS
 from sklearn_wsl_gpu.gather import gather
 from sklearn_wsl_gpu.invocation import Invocation
+from sklearn_wsl_gpu.pool.thresholds import Thresholds
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.sockets import Wire
 from tests.integration.tools import run_python, standalone_worker
@@ -202,6 +203,8 @@ def test_a_repeated_request_never_runs_twice() -> None:
     with offload(fallback="raise") as session:
         StandardScaler().fit(X)
         live = sessions.live()[0]
+        assert live.room.ready.wait(20)
+        live.pool.thresholds = Thresholds(inline=0)
         row = ROWS["KMeans"]
         assert row.cls is not None
         estimator = KMeans(3, n_init=1, random_state=0)
