@@ -204,9 +204,9 @@ class _Source(Sequence[Array]):
         placed = {number: ref for number, ref in enumerate(self._refs) if isinstance(ref, ArrayRef)}
         large = [number for number, ref in placed.items() if number not in self._made and self._is_large(ref)]
         if large and self._lease is not None and self._window is None:
-            end = max(ref.offset + _nbytes(ref) for ref in placed.values())
+            end = max(ref.offset + placing.nbytes_of(ref) for ref in placed.values())
             # What is copied beside it is held as long.
-            if 2 * sum(_nbytes(placed[number]) for number in large) < end:
+            if 2 * sum(placing.nbytes_of(placed[number]) for number in large) < end:
                 return
             window = self._pool.window(self._lease)
             if self._pool.keep(self._lease, window, end):
@@ -218,7 +218,7 @@ class _Source(Sequence[Array]):
             self._lease.release()
 
     def _is_large(self, ref: ArrayRef) -> bool:
-        return ref.dtype[1] in self._kinds and _nbytes(ref) >= self._pool.thresholds.view
+        return ref.dtype[1] in self._kinds and placing.nbytes_of(ref) >= self._pool.thresholds.view
 
     def _take(self, ref: ArrayRef | InlineArray) -> Array:
         if isinstance(ref, InlineArray):
@@ -231,13 +231,6 @@ class _Source(Sequence[Array]):
             array = placing.view(window.data, 0, ref).copy(order="K")
         array.flags.writeable = ref.writeable
         return array
-
-
-def _nbytes(ref: ArrayRef) -> int:
-    count = 1
-    for extent in ref.shape:
-        count *= extent
-    return count * np.dtype(ref.dtype).itemsize
 
 
 def _are_equal(mine: Any, theirs: Any) -> bool:

@@ -99,6 +99,12 @@ def _whole(name: str, least: int) -> Callable[[Any], int]:
     return parse
 
 
+def _precision(value: Any) -> str:
+    if value not in ("exact", "engine"):
+        raise _wrong("precision", value, "one of ['exact', 'engine']")
+    return str(value)
+
+
 def _fallback(value: Any) -> str:
     if value not in ("local", "quiet", "raise"):
         raise _wrong("fallback", value, "one of ['local', 'quiet', 'raise']")
@@ -188,6 +194,7 @@ class Settings:
     min_elements: int = _setting(0, _whole("min_elements", 0))
     policy: str = _setting("always", _policy)
     fallback: str = _setting("local", _fallback)
+    precision: str = _setting("exact", _precision)
     verbose: int = _setting(0, _whole("verbose", 0))
     timeout: float | None = _setting(None, _timeout)
     priority: str = _setting("normal", _priority)

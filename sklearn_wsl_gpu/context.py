@@ -155,6 +155,9 @@ class offload:
         What to do with a call that the worker cannot do: local scikit-learn does it, with a
         `FallbackWarning` for each distinct reason; or without one, for programs that turn warnings into errors
         (the report has the reasons either way); or an `OffloadError` is raised.
+    precision : {"exact", "engine"}, default="exact"
+        ``"engine"`` sends X in single precision to an engine that computes an estimator in no other, which halves the
+        bytes; results that depend on the precision of X are then in single precision, too.
     verbose : int, default=0
         Above 0, each call is told on standard error, and so are the size of a pool that is made, with the reason,
         and the messages of a worker that is started.
@@ -210,6 +213,7 @@ class offload:
         min_elements: int = UNSET,
         policy: str = UNSET,
         fallback: str = UNSET,
+        precision: str = UNSET,
         verbose: int = UNSET,
         timeout: float | None = UNSET,
         priority: str = UNSET,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sklearn_wsl_gpu import _compat, graphs, inheritance, inputs, lending, policy, progress, sessions, support
 from sklearn_wsl_gpu.adopt import adopt, user_level
-from sklearn_wsl_gpu.config import Frame, suspended
+from sklearn_wsl_gpu.config import Frame, Settings, suspended
 from sklearn_wsl_gpu.errors import EngineError, FallbackWarning, OffloadError, Reason, Unsupported
 from sklearn_wsl_gpu.estimators import Graph, third_party
 from sklearn_wsl_gpu.gather import Gathered, attributes_to_send, fingerprint, gather
@@ -105,7 +105,7 @@ def _offload(frame: Frame, call: Invocation) -> Any:
         graphs.check_table(session.version("pandas"), call.data)
     mark = None if call.fits else fingerprint(attributes_to_send(call))
     with progress.watched(call.estimator, fits=call.fits) as watch:
-        asked = _ask_in_turn(session, engines, call, mark, (deadline, settings.priority), watch)
+        asked = _ask_in_turn(session, engines, call, mark, (deadline, settings), watch)
         if watch is not None:
             watch.finish()
         return _take(frame, call, session, asked, mark, times)
@@ -153,7 +153,7 @@ def _ask_in_turn(
     engines: Sequence[str],
     call: Invocation,
     mark: bytes | None,
-    terms: tuple[float | None, str],
+    terms: tuple[float | None, Settings],
     watch: progress.Progress | None,
 ) -> _Asked:
     for engine in engines[:-1]:
@@ -171,10 +171,11 @@ def _ask(
     engine: str,
     call: Invocation,
     mark: bytes | None,
-    terms: tuple[float | None, str],
+    terms: tuple[float | None, Settings],
     watch: progress.Progress | None,
 ) -> _Asked:
-    deadline, priority = terms
+    deadline, settings = terms
+    single = settings.precision == "engine" and support.is_single(engine, call.row)
     model = 0 if mark is None else session.model(engine, mark)
     stale = call.fits and graphs.was_fitted(call.row, call.estimator)
     while True:
@@ -182,7 +183,10 @@ def _ask(
         loan = lending.current(session)
         depth = -1 if watch is None else progress.depth_of(call.estimator)
         keep = 0 if model else number
-        gathered = gather(call, engine, model, keep, session.pool, watched=depth, loan=loan, priority=priority)
+        gathered = gather(
+            call, engine, model, keep, session.pool,
+            watched=depth, loan=loan, priority=settings.priority, single=single,
+        )  # fmt: skip
         try:
             reply = session.request(number, gathered, deadline, None if watch is None else watch.show)
             return _Asked(reply, gathered, engine, model or number, stale)

@@ -175,12 +175,15 @@ def _checksum(array: Array) -> int:
     return zlib.crc32(array.T.data if array.flags.f_contiguous else array.copy().data)
 
 
-def place(encoder: Encoder, pool: Pool, loan: Loan | None) -> Placement:
-    """Decide where the arrays of an encoder lie: in a new span, or where they are in the pool."""
+def place(encoder: Encoder, pool: Pool, loan: Loan | None, single: Array | None = None) -> Placement:
+    """Decide where the arrays of an encoder lie: in a new span, or where they are in the pool.
+
+    An array that is `single` is sent in single precision, if it is sent.
+    """
     held = encoder.set_apart(pool.find_kept)
     encoder.number_lent()
     inline = sum(array.nbytes for array in encoder.arrays) <= pool.thresholds.inline
-    refs, nbytes = placing.plan([] if inline else encoder.arrays)
+    refs, nbytes = placing.plan([] if inline else encoder.arrays, single=single)
     named = [placing.inline(array) for array in encoder.arrays] if inline else [list(ref) for ref in refs]
     lent: list[Any] = []
     if loan is not None:
@@ -202,6 +205,7 @@ def gather(
     watched: int = -1,
     loan: Loan | None = None,
     priority: str = "normal",
+    single: bool = False,
 ) -> Gathered:
     """Take a call apart.
 
@@ -223,6 +227,8 @@ def gather(
         Arrays that the worker can see already.
     priority : str
         How urgent it is.
+    single : bool
+        Whether double precision of X may be sent as single.
 
     Raises
     ------
@@ -247,7 +253,8 @@ def gather(
     arguments, keywords = support.without_target(call.row, call.method, call.args, call.kwargs)
     nodes = [encoder.encode(converted(value)) for value in arguments]
     named = [[name, encoder.encode(converted(value))] for name, value in keywords.items()]
-    placed = place(encoder, pool, loan)
+    double = (array for array in encoder.arrays if array is call.data and array.dtype == np.float64)
+    placed = place(encoder, pool, loan, next(double, None) if single else None)
     body = CallBody(
         call.row.name, call.method, engine, model, keep, state, nodes, named, placed.named, placed.lent,
         settings, generator, watched, pool.thresholds.inline,

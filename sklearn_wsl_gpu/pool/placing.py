@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -28,12 +29,16 @@ def memory_order(array: Array) -> Literal["C", "F"]:
     return "F" if strides == sorted(strides) else "C"
 
 
-def plan(arrays: Sequence[Array], at: int = SPAN_HEADER_BYTES) -> tuple[list[ArrayRef], int]:
+def plan(
+    arrays: Sequence[Array], at: int = SPAN_HEADER_BYTES, single: Array | None = None
+) -> tuple[list[ArrayRef], int]:
     """Decide where each array lies in a span, from the offset `at` on.
 
     An array keeps its address modulo a cache line, because the last bit of some results depends on it, and
     a large one keeps it modulo a page, because glibc's copy is three to four times slower when source and
     destination differ by less than 256 bytes in the page.
+
+    Of the arrays one may be `single`, which is written in single precision.
 
     Returns
     -------
@@ -46,9 +51,15 @@ def plan(arrays: Sequence[Array], at: int = SPAN_HEADER_BYTES) -> tuple[list[Arr
         modulus = PAGE if array.nbytes >= _LARGE_BYTES else CACHE_LINE
         phase = array.__array_interface__["data"][0] % modulus if array.nbytes else 0
         at += (phase - at) % modulus
-        refs.append(ref_of(array, at))
-        at += array.nbytes
+        ref = ref_of(array, at)
+        refs.append(ref._replace(dtype=np.dtype(np.float32).str) if array is single else ref)
+        at += nbytes_of(refs[-1])
     return refs, at
+
+
+def nbytes_of(ref: ArrayRef) -> int:
+    """Return the size of the array that a ref names."""
+    return math.prod(ref.shape) * np.dtype(ref.dtype).itemsize
 
 
 def ref_of(array: Array, offset: int) -> ArrayRef:

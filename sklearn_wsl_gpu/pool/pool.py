@@ -168,7 +168,7 @@ class Pool:
         """Write the arrays of a request, and the span's header last."""
         segment = self._segment_of(lease)
         placing.write(segment.map, lease.ref.start, refs, arrays, self.copier.copy)
-        end = refs[-1].offset + arrays[-1].nbytes if refs else SPAN_HEADER_BYTES
+        end = refs[-1].offset + placing.nbytes_of(refs[-1]) if refs else SPAN_HEADER_BYTES
         self.seal(lease, end)
 
     def seal(self, lease: Lease, nbytes: int) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "able",
     "facts_of",
     "facts_of_data",
+    "is_single",
     "reason",
     "request_of",
     "without_target",
@@ -50,6 +51,12 @@ def reason(engine: str, request: Request) -> Reason | None:
     entry = TABLES[engine].get(name)
     words = "it is not in its table" if entry is None else entry.objection(request)
     return None if words is None else Reason("unsupported-by-engine", f"{name} by {engine}: {words}.")
+
+
+def is_single(engine: str, row: Row) -> bool:
+    """Tell whether an engine computes an estimator in single precision, whatever the precision of X is."""
+    entry = TABLES.get(engine, {}).get(row.name)
+    return entry is not None and entry.single
 
 
 def able(engines: Mapping[str, Collection[str]], row: Row, ask: Callable[[], Request]) -> list[str]:

@@ -193,6 +193,7 @@ TABLE: dict[str, Entry] = {
             Limit("min_samples from 2 to 1024, and as many rows", _hdbscan),
         ),
         call_limits=(_FINITE,),
+        single=True,
     ),
     "EmpiricalCovariance": Entry(),
     "LedoitWolf": Entry(),
@@ -254,16 +255,19 @@ TABLE: dict[str, Entry] = {
             Limit("sparse X with init='random'", _tsne),
         ),
         sparse=True,
+        single=True,
     ),
+    # Not `single`: of a kernel the affinity is made in double precision.
     "SpectralEmbedding": Entry((*_AFFINITY, Limit("X with 2 columns at least", _two_columns))),
     "NearestNeighbors": Entry(
         _KNN[:1],
         without="radius_neighbors",
         sparse=True,
         call_limits=(CallLimit("radius_neighbors_graph unsorted, with mode='connectivity'", _radius_graph),),
+        single=True,
     ),
-    "KNeighborsClassifier": Entry(_KNN, sparse=True, text="y"),
-    "KNeighborsRegressor": Entry(_KNN, sparse=True),
+    "KNeighborsClassifier": Entry(_KNN, sparse=True, text="y", single=True),
+    "KNeighborsRegressor": Entry(_KNN, sparse=True, single=True),
     "KernelDensity": Entry((named("metric", *_DENSITY),)),
     "OneHotEncoder": Entry(
         (
@@ -315,6 +319,7 @@ TABLE: dict[str, Entry] = {
         text="y",
         call_limits=(CallLimit("ensure_all_finite=True", _checks_finite),),
         lost="_knn_search_index",
+        single=True,
     ),
     "hdbscan.HDBSCAN": Entry(
         (
@@ -331,5 +336,6 @@ TABLE: dict[str, Entry] = {
         ),
         call_limits=(_FINITE,),
         lost="exemplars_ outlier_scores_ relative_validity_",
+        single=True,
     ),
 }  # fmt: skip

@@ -62,6 +62,8 @@ class Entry(NamedTuple):
         What has to be so of the arguments themselves.
     lost : str
         Attributes, separated by spaces, that a fit there cannot leave.
+    single : bool
+        Whether it computes in single precision, whatever the precision of X is.
     """
 
     limits: tuple[Limit, ...] = ()
@@ -71,6 +73,7 @@ class Entry(NamedTuple):
     dtypes: frozenset[str] | None = None
     call_limits: tuple[CallLimit, ...] = ()
     lost: str = ""
+    single: bool = False
 
     def objection(self, request: Request) -> str | None:
         """Return in words why a call cannot be computed, or None."""
