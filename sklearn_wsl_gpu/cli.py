@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_run(commands.add_parser("run", help="run a Python program offloaded", usage=RUN_USAGE))
     _add_report(commands.add_parser("report", help="what the last run offloaded, and what not and why"))
     _add_worker(commands.add_parser("worker", help="a worker that several programs use"))
+    _add_pool(commands.add_parser("pool", help="let the pools of a worker's clients grow or shrink"))
     return act(parser, arguments)
 
 
@@ -87,16 +89,56 @@ def _add_worker(parser: argparse.ArgumentParser) -> None:
     show = actions.add_parser("status", help="its engine, its sessions, and what their slots are used for")
     show.set_defaults(act=_status)
     for action in (stop, show):
-        action.add_argument(
-            "--endpoint", default=os.environ.get("SKLEARN_WSL_GPU_ENDPOINT") or None,
-            help="tcp://HOST:PORT of another worker than the one that `start` started",
-        )  # fmt: skip
+        _add_endpoint(action)
     for action in (start, stop, show):
-        action.add_argument(
-            "--keys", default=os.environ.get("SKLEARN_WSL_GPU_KEYS") or None,
-            help="directory of its keys; default: ~/.sklearn_wsl_gpu",
-        )  # fmt: skip
-        action.add_argument("--json", action="store_true", help="as JSON")
+        _add_keys(action)
+
+
+def _add_endpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--endpoint", default=os.environ.get("SKLEARN_WSL_GPU_ENDPOINT") or None,
+        help="tcp://HOST:PORT of another worker than the one that `worker start` started",
+    )  # fmt: skip
+
+
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keys", default=os.environ.get("SKLEARN_WSL_GPU_KEYS") or None,
+        help="directory of its keys; default: ~/.sklearn_wsl_gpu",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _add_pool(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    grow = actions.add_parser("grow", help="add a segment, with the next call of each client")
+    grow.add_argument("size", type=_bytes, help="how much: bytes, or a number with KiB, MiB or GiB, such as 2GiB")
+    shrink = actions.add_parser("shrink", help="give back what nothing lies in, with the next call of each client")
+    shrink.set_defaults(size=-1)
+    for action in (grow, shrink):
+        action.add_argument("--session", type=int, default=0, help="its number by `worker status`; default: all")
+        action.set_defaults(act=_resize)
+        _add_endpoint(action)
+        _add_keys(action)
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"([0-9]+) *(K|M|G|)i?B?", text.strip(), re.IGNORECASE)
+    if found is None or not int(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1073741824, 512MiB or 2GiB")
+    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2].upper()]
+
+
+def _resize(options: argparse.Namespace) -> int:
+    from sklearn_wsl_gpu import standing
+
+    count = standing.resize(options.keys, options.endpoint, options.session, options.size)
+    if options.json:
+        print(json.dumps({"sessions": count}))
+    else:
+        what = f"grow by {size(options.size)}" if options.size > 0 else "give back what is free"
+        print(f"{count} sessions {what} with their next call." if count else "There is no such session.")
+    return int(not count)
 
 
 def _start(options: argparse.Namespace) -> int:

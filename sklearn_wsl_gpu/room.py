@@ -9,6 +9,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import numpy as np
@@ -54,6 +55,7 @@ class Room:
         self._node = node
         self._growing = threading.Lock()
         self._stop = threading.Event()
+        self._wishes: SimpleQueue[int] = SimpleQueue()
         #: Set when the pages that are made ready at the start are so on both sides, or cannot be.
         self.ready = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="sklearn_wsl_gpu room", daemon=True)
@@ -99,9 +101,14 @@ class Room:
                 segment.close()
             return given + self.pool.trim(self._ready_bytes)
 
+    def wish(self, nbytes: int) -> None:
+        """Grow by so many bytes, or shrink if they are negative, soon and in the background."""
+        self._wishes.put(nbytes)
+
     def close(self) -> None:
         """End the thread."""
         self._stop.set()
+        self._wishes.put(0)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -149,11 +156,17 @@ class Room:
         finally:
             self.ready.set()
         granted = -1
-        while not self._stop.wait(IDLE_SECONDS):
-            if granted == self.pool.granted:
-                with contextlib.suppress(OffloadError):
+        while not self._stop.is_set():
+            try:
+                wish = self._wishes.get(timeout=IDLE_SECONDS)
+            except Empty:
+                wish = -1 if granted == self.pool.granted else 0
+                granted = self.pool.granted
+            with contextlib.suppress(OffloadError, OSError):
+                if wish > 0:
+                    self.grow(wish)
+                elif wish:
                     self.shrink()
-            granted = self.pool.granted
 
     def _measure(self) -> thresholds.Costs:
         # Not in the session's own pool, which may be full.

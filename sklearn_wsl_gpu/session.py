@@ -276,6 +276,8 @@ class Session:
             raise ProtocolError(answer.words, answer.code)
         if not isinstance(answer, m.Result):
             raise ProtocolError(f"The worker answered a call with {type(answer).__name__}.")
+        if answer.wish:
+            self.room.wish(answer.wish)
         body = m.decode_result(raw)
         files = file_reply.arrays_of(body.refs, self._files, self.pool.geometry.largest_span)
         lease, payload = None, sum(array.nbytes for array in files)

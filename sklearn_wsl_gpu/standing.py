@@ -109,6 +109,39 @@ def status(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
     return _running(directory) if endpoint is None else look(endpoint, directory)
 
 
+def resize(keys: str | None, endpoint: str | None, session: int, nbytes: int) -> int:
+    """Let the pools of a worker's clients grow by so many bytes, or give back what is free if that is negative.
+
+    Each client does so with its next call.
+
+    Parameters
+    ----------
+    keys, endpoint
+        As for `status`.
+    session : int
+        Number of the session; 0 for all.
+    nbytes : int
+
+    Returns
+    -------
+    count : int
+        Number of sessions that are told.
+
+    Raises
+    ------
+    OffloadError
+        If there is no worker.
+    """
+    directory = Path(keys or HOME)
+    found = status(keys, endpoint)
+    if found is None:
+        raise WorkerUnavailable("No worker was started with `sklearn-wsl-gpu worker start`, and no endpoint is named.")
+    answer = _ask(found["endpoint"], directory, m.Resize(b"", session, nbytes))
+    if not isinstance(answer, m.Report):
+        raise WorkerUnavailable(f"The worker at {found['endpoint']} does not take that: {answer}")
+    return int(dict((name, value) for name, value in answer.counters)["sessions"])
+
+
 def stop(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
     """Stop a worker, for all its clients, and wait for its end; return what `status` said before.
 

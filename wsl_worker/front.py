@@ -200,14 +200,10 @@ class Front:
         session = self._sessions.find(getattr(message, "session", b""), user)
         if session is not None:
             session.last_heard = time.monotonic()
-        if isinstance(message, m.Status):
-            self._answer(envelope, m.Report(self._counters()), b"")
+        answer = self._look_on(message)
+        if answer is not None:
+            self._answer(envelope, answer, b"")
             return
-        if isinstance(message, m.Stop):
-            self._answer(envelope, m.Farewell(), b"")
-            self.stop()
-            return
-        # Those two are also asked by who has no session; everything else needs one.
         if session is None:
             raise ProtocolError("The worker has no such session.", "unknown-session")
         if isinstance(message, m.Call):
@@ -225,6 +221,20 @@ class Front:
             self._answer(envelope, m.Farewell(), b"")
         else:
             raise ProtocolError(f"A client does not send {type(message).__name__}.")
+
+    def _look_on(self, message: m.Message) -> m.Message | None:
+        """Return the answer to what is also asked by who has no session; None if it is something else."""
+        if isinstance(message, m.Status):
+            return m.Report(self._counters())
+        if isinstance(message, m.Stop):
+            self.stop()
+            return m.Farewell()
+        if isinstance(message, m.Resize):
+            found = [one for one in self._sessions if message.number in (0, one.number)]
+            for one in found:
+                one.wish = message.nbytes
+            return m.Report([["sessions", len(found)]])
+        return None
 
     def _greet(self, envelope: Envelope, user: str, hello: m.Hello) -> None:
         agree(PROTOCOL, self._versions, hello.protocol, dict((name, text) for name, text in hello.versions), "client")

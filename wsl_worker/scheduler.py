@@ -251,7 +251,7 @@ class Scheduler:
                 self._reply(job, m.NeedOutput(job.request, fields[1]))
         elif kind == "result":
             self._done += 1
-            self._end(job, m.Result(job.request), body)
+            self._end(job, m.Result(job.request, job.session.take_wish()), body)
         elif kind == "need_model":
             self._end(job, m.NeedModel(job.request))
         elif kind == "failed":

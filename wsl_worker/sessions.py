@@ -97,6 +97,8 @@ class Session:
     last_heard: float
     jobs: dict[int, Job] = field(default_factory=dict)
     calls: int = 0
+    #: What others want of its pool, until the client is told: see `Resize`.
+    wish: int = 0
     #: Requests that have ended, the oldest first, and the bytes of what is kept of each.
     _ended: deque[tuple[int, int]] = field(default_factory=deque)
     _ended_bytes: int = 0
@@ -126,6 +128,11 @@ class Session:
         note = unpack_note(os.pread(self.descriptors[0], PAGE, 0))
         silence = time.monotonic() - self.last_heard
         return [self.number, self.pid, silence, self.calls, note, [list(astuple(slot)) for slot in found]]
+
+    def take_wish(self) -> int:
+        """Return the wish for its pool that the client was not told of, 0 for none."""
+        wish, self.wish = self.wish, 0
+        return wish
 
     def add_segment(self, number: int, descriptor: int) -> None:
         """Take over the descriptor of another segment of its pool."""

@@ -117,10 +117,22 @@ class Stop(NamedTuple):
     session: bytes
 
 
+class Resize(NamedTuple):
+    """Somebody who looks on: let the pools of a client grow by so many bytes; -1 lets them give back what is free.
+
+    The client is told with the result of its next call. Session 0 stands for all.
+    """
+
+    session: bytes
+    number: int
+    nbytes: int
+
+
 class Result(NamedTuple):
-    """Worker: done; the body has the result."""
+    """Worker: done; the body has the result. A wish of others for your pool comes along: as `Resize`, 0 for none."""
 
     request: int
+    wish: int
 
 
 class NeedOutput(NamedTuple):
@@ -280,14 +292,14 @@ class ResultBody(NamedTuple):
 Message: TypeAlias = (
     Hello | Welcome | Call | Wait | Grant | Cancel | Status | Bye
     | Result | NeedOutput | NeedModel | Running | Failed | Cancelled | Refused | Report | Farewell | Stop
-    | Progress | Attach | Attached | Detach | Warm | Done
+    | Progress | Attach | Attached | Detach | Warm | Done | Resize
 )  # fmt: skip
 
 #: A message's number is its place here; never reorder, only append (see `version`).
 MESSAGES: tuple[type[Message], ...] = (
     Hello, Welcome, Call, Wait, Grant, Cancel, Status, Bye,
     Result, NeedOutput, NeedModel, Running, Failed, Cancelled, Refused, Report, Farewell, Stop,
-    Progress, Attach, Attached, Detach, Warm, Done,
+    Progress, Attach, Attached, Detach, Warm, Done, Resize,
 )  # fmt: skip
 _NUMBER = {kind: number for number, kind in enumerate(MESSAGES)}
 
@@ -307,7 +319,8 @@ _FIELDS: dict[type[Any], tuple[f.Check, ...]] = {
     Done: (),
     Bye: (f.blob,),
     Stop: (f.blob,),
-    Result: (f.integer,),
+    Resize: (f.blob, f.integer, f.integer),
+    Result: (f.integer, f.integer),
     NeedOutput: (f.integer, f.integer),
     NeedModel: (f.integer,),
     Running: (f.integer, f.text),

@@ -25,6 +25,7 @@ CLIENT_SENDS: ChannelTable = {
     (NEW, m.Hello): GREETING,
     (NEW, m.Status): LOOKING,
     (NEW, m.Stop): LOOKING,
+    (NEW, m.Resize): LOOKING,
     **{
         (READY, kind): ASKING
         for kind in (

@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_wsl_gpu import sessions
 from sklearn_wsl_gpu.cli import main
 from sklearn_wsl_gpu.context import offload
+from tests.integration.tools import until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a worker runs on Linux")
 
@@ -137,3 +138,34 @@ def test_the_state_of_a_worker_with_several_devices_names_each(keys: str, capsys
         ("cpu", 1, 1)
     ] * 2
     assert f"  on cpu, process {executors[1]['pid']}: ready, 1 sessions, 1 done" in words
+
+
+def test_the_pool_of_a_client_is_grown_and_shrunk_from_a_terminal(
+    keys: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint = _json(capsys, "start", "--keys", keys)["workers"][0]["endpoint"]
+    with offload(endpoint=endpoint, keys=keys, slots=(1, 1, 1), slot_bytes=2**22, fallback="raise") as session:
+        StandardScaler().fit(np.eye(3))
+        pool = sessions.obtain(session.settings).pool
+
+        assert main(["pool", "grow", "8MiB", "--keys", keys]) == 0
+        assert "1 sessions grow by 8.4 MB with their next call" in capsys.readouterr().out
+        StandardScaler().fit(np.eye(3))
+        until(lambda: pool.pool_bytes == 20 * 2**20)
+        assert main(["pool", "shrink", "--session", "1", "--keys", keys, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"sessions": 1}
+        StandardScaler().fit(np.eye(3))
+        until(lambda: pool.pool_bytes == 12 * 2**20)
+        assert main(["pool", "shrink", "--session", "9", "--keys", keys]) == 1
+
+
+@pytest.mark.parametrize("text", ["much", "0", "-1", "1TB", "1.5GiB", ""])
+def test_a_size_that_is_none_is_refused_with_what_is_one(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["pool", "grow", "--", text])
+    assert "no size such as 1073741824, 512MiB or 2GiB" in capsys.readouterr().err
+
+
+def test_the_pool_of_nobody_is_not_grown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pool", "grow", "1GiB", "--keys", str(tmp_path)]) == 2
+    assert "No worker was started" in capsys.readouterr().err

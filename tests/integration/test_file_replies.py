@@ -95,7 +95,7 @@ class OlderWorker(threading.Thread):
                 return m.Refused("version-mismatch", f"This worker speaks protocol {self._protocol}."), None
             return self._welcome(message), None
         if isinstance(message, m.Call):
-            return m.Result(message.request), self._run(message, m.decode_call(raw))
+            return m.Result(message.request, 0), self._run(message, m.decode_call(raw))
         if isinstance(message, m.Bye):
             return m.Farewell(), None
         return m.Refused("protocol", "This worker does not know that."), None

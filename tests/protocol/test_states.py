@@ -74,13 +74,13 @@ def test_an_answer_to_a_request_is_refused_where_no_request_was_asked() -> None:
         channel = states.Channel(states.READY)
         channel.send(SAMPLES[question])
         with pytest.raises(RemoteProtocolError):
-            channel.receive(m.encode(m.Result(REQUEST)))
+            channel.receive(m.encode(m.Result(REQUEST, 0)))
         assert channel.state == states.ASKING
 
 
 def test_bytes_that_are_no_message_change_nothing() -> None:
     channel = _channel(states.ASKING)
-    for raw in (b"", b"\xc1", b"\x90", b"\x91\x63", m.encode(m.Result(REQUEST)) + b"x"):
+    for raw in (b"", b"\xc1", b"\x90", b"\x91\x63", m.encode(m.Result(REQUEST, 0)) + b"x"):
         with pytest.raises(RemoteProtocolError):
             channel.receive(raw)
         assert (channel.state, channel.request) == (states.ASKING, REQUEST)

@@ -30,7 +30,7 @@ MESSAGES: tuple[m.Message, ...] = (
     m.Cancel(TOKEN, 3),
     m.Status(TOKEN),
     m.Bye(TOKEN),
-    m.Result(3),
+    m.Result(3, -1),
     m.NeedOutput(3, 2**35),
     m.NeedModel(3),
     m.Running(-1, "starting"),
@@ -46,6 +46,7 @@ MESSAGES: tuple[m.Message, ...] = (
     m.Detach(TOKEN, 1),
     m.Warm(TOKEN, 0, 2**21, 2**28),
     m.Done(),
+    m.Resize(b"", 2, 2**30),
 )
 _REF = [64, "<f8", [50, 3], "C", True]
 BODIES: tuple[m.CallBody | m.ResultBody, ...] = (
