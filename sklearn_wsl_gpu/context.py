@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from sklearn_wsl_gpu import config, sessions
 from sklearn_wsl_gpu.config import UNSET, Frame, Settings
 from sklearn_wsl_gpu.errors import PoolTooSmall
+from sklearn_wsl_gpu.pool import counters
 from sklearn_wsl_gpu.reporting import Report, process_report
 from sklearn_wsl_gpu.waiting import describe_queue, describe_waits
 
@@ -49,7 +50,8 @@ class OffloadSession:
         -------
         status : dict
             ``pool`` says how large the pool is, and why; ``slots`` is its map: a list of dicts, as
-            `sklearn_wsl_gpu.pool.ledger.Slot` describes.
+            `sklearn_wsl_gpu.pool.ledger.Slot` describes; ``pool_counters`` are leases and waits for room, as
+            `sklearn_wsl_gpu.pool.counters.describe` returns them.
 
         Raises
         ------
@@ -66,6 +68,7 @@ class OffloadSession:
             "pool_bytes": pool.pool_bytes,
             "pool_used_bytes": pool.used_bytes,
             "pool_kept_bytes": pool.view_bytes,
+            "pool_counters": counters.describe(pool.counters.as_list()),
             "slots": [asdict(slot) for slot in pool.slots()],
         }
 

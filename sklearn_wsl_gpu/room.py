@@ -160,8 +160,8 @@ class Room:
             try:
                 wish = self._wishes.get(timeout=IDLE_SECONDS)
             except Empty:
-                wish = -1 if granted == self.pool.granted else 0
-                granted = self.pool.granted
+                wish = -1 if granted == self.pool.counters.leases else 0
+                granted = self.pool.counters.leases
             with contextlib.suppress(OffloadError, OSError):
                 if wish > 0:
                     self.grow(wish)

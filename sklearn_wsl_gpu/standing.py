@@ -15,6 +15,7 @@ from typing import Any
 from sklearn_wsl_gpu import launch
 from sklearn_wsl_gpu.errors import OffloadError, WorkerStartError, WorkerUnavailable
 from sklearn_wsl_gpu.keys import HOME, read_client_keys
+from sklearn_wsl_gpu.pool import counters
 from sklearn_wsl_gpu.pool.ledger import Slot
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
@@ -23,7 +24,7 @@ from sklearn_wsl_gpu.waiting import describe_queue, describe_waits
 _READY_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 _EXECUTOR_FIELDS = ("device", "pid", "ready", "broken", "done", "sessions")
-_SESSION_FIELDS = ("number", "pid", "silent_seconds", "calls", "pool", "slots")
+_SESSION_FIELDS = ("number", "pid", "silent_seconds", "calls", "pool", "slots", "slots_left_out", "counters")
 
 
 def start(keys: str | None, engine: str, device: str, listen: str) -> tuple[dict[str, Any], bool]:
@@ -102,8 +103,9 @@ def status(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
     state : dict or None
         ``endpoint``, ``pid``, ``engines``, ``ready``, ``queued``, ``running``, ``done``; ``executors``: a list of dicts
         of ``device``, ``pid``, ``ready``, ``broken``, ``done`` and ``sessions``; and ``sessions``: a list of dicts of
-        ``number``, ``pid`` (of the client), ``silent_seconds``, ``calls``, ``pool`` (how large it is, and why) and
-        ``slots``, the map of its pool (see `sklearn_wsl_gpu.pool.ledger.Slot`).
+        ``number``, ``pid`` (of the client), ``silent_seconds``, ``calls``, ``pool`` (how large it is, and why),
+        ``slots``, the map of its pool (see `sklearn_wsl_gpu.pool.ledger.Slot`), ``slots_left_out``, how many there are
+        beyond those that fit in a report, and ``counters`` (see `sklearn_wsl_gpu.pool.counters.describe`).
     """
     directory = Path(keys or HOME)
     return _running(directory) if endpoint is None else look(endpoint, directory)
@@ -180,6 +182,7 @@ def look(endpoint: str, directory: Path) -> dict[str, Any]:
     sessions = [dict(zip(_SESSION_FIELDS, fields, strict=True)) for fields in found.pop("pools")]
     for session in sessions:
         session["slots"] = [dict(zip(Slot.__match_args__, slot, strict=True)) for slot in session["slots"]]
+        session["counters"] = counters.describe(session["counters"])
     found["queued_by_priority"] = describe_queue(found["queued_by_priority"])
     found["queue_waits"] = describe_waits(found["queue_waits"])
     executors = [dict(zip(_EXECUTOR_FIELDS, fields, strict=True)) for fields in found.pop("executors")]

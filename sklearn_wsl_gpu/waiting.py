@@ -127,6 +127,12 @@ def describe_queue(by_priority: Sequence[int]) -> dict[str, int]:
 
 
 def describe_waits(waits: Sequence[float]) -> dict[str, Any]:
-    """Return what `Waits.as_list` gives, by name: ``bounds`` of the classes in seconds, ``counts`` and ``seconds``."""
+    """Return what `Waits.as_list` gives, by name.
+
+    Returns
+    -------
+    waits : dict
+        ``bounds`` of the classes in seconds, ``counts`` of each, ``total`` of all, and the sum of their ``seconds``.
+    """
     *counts, seconds = waits
-    return {"bounds": list(BOUNDS), "counts": counts, "seconds": seconds}
+    return {"bounds": list(BOUNDS), "counts": counts, "total": sum(counts), "seconds": seconds}

@@ -70,7 +70,7 @@ CLIENT = {
     "parallel": "config launch patching reporting sessions",
     "patching": "_compat config crossvalidation dispatch errors estimators following functions invocation lending "
     "parallel state",
-    "context": "_compat config errors measuring patching reporting sessions waiting",
+    "context": "_compat config errors measuring patching pool reporting sessions waiting",
     # Doors
     "enabling": "config context patching reporting",
     "autoload": "enabling errors following importing",

@@ -247,9 +247,9 @@ class Front:
             return
         if len(self._sessions) >= MAX_SESSIONS:
             self._end_session(self._sessions.idlest())
-        descriptor, proof = shared.accept(hello.offer, self._pool_bytes)
+        descriptor, geometry, proof = shared.accept(hello.offer, self._pool_bytes)
         process = self._watchable(hello)
-        session = self._sessions.open(user, hello.pid, descriptor, process, time.monotonic())
+        session = self._sessions.open(user, hello.pid, descriptor, geometry, process, time.monotonic())
         if process >= 0:
             self.watch(process, lambda: self._end_session(session))
         self._fleet.attach(session, scheduler)
@@ -264,8 +264,8 @@ class Front:
         if isinstance(message, m.Attach):
             if number < 1 or number in session.descriptors or len(session.descriptors) >= MAX_SEGMENTS:
                 raise ProtocolError(f"A segment of number {number} cannot be added to this session's pool.")
-            descriptor, proof = shared.accept(message.offer, self._pool_bytes - session.pool_bytes)
-            session.add_segment(number, descriptor)
+            descriptor, geometry, proof = shared.accept(message.offer, self._pool_bytes - session.pool_bytes)
+            session.add_segment(number, descriptor, geometry)
             scheduler.attach_segment(session, number)
             return m.Attached(number, proof)
         if number not in session.descriptors or (number == 0 and isinstance(message, m.Detach)):
@@ -318,7 +318,7 @@ class Front:
     def _counters(self) -> list[list[Any]]:
         return [
             ["sessions", len(self._sessions)],
-            ["pools", [session.describe() for session in self._sessions]],
+            ["pools", self._sessions.describe()],
             ["engines", [name for name, _ in self._fleet.first.engines]],
             ["pid", os.getpid()],
             ["broken", self._fleet.first.broken],

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
 from dataclasses import astuple, dataclass, field
+from itertools import islice
 from typing import Any
 
 from sklearn_wsl_gpu.arrays import SpanRef
-from sklearn_wsl_gpu.pool import ledger
-from sklearn_wsl_gpu.pool.layout import LEDGER_BYTES, LEDGER_OFFSET, PAGE, unpack_note, unpack_superblock
+from sklearn_wsl_gpu.pool import counters, ledger
+from sklearn_wsl_gpu.pool.layout import (
+    COUNTERS_BYTES,
+    COUNTERS_OFFSET,
+    LEDGER_BYTES,
+    LEDGER_OFFSET,
+    PAGE,
+    Geometry,
+    unpack_note,
+)
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol import states
 
@@ -22,6 +32,8 @@ MAX_SESSIONS = 256
 MAX_SEGMENTS = 64
 #: Requests of one session that may wait at once; each holds a span of the client's pool.
 MAX_QUEUED = 256
+#: What one report shows, of all sessions together; so it is made in time, and fits in a message.
+MAX_SHOWN_SLOTS, MAX_SHOWN_SEGMENTS = 4096, 256
 
 Envelope = list[bytes]
 
@@ -84,6 +96,8 @@ class Session:
         Public key that the client proved to have.
     descriptors : dict of int to int
         Of its pool's segments, by their numbers.
+    geometries : dict of int to Geometry
+        Of the same segments, as they were when they were accepted.
     process : int
         A pidfd of the client, or -1.
     """
@@ -93,6 +107,7 @@ class Session:
     user: str
     pid: int
     descriptors: dict[int, int]
+    geometries: dict[int, Geometry]
     process: int
     last_heard: float
     jobs: dict[int, Job] = field(default_factory=dict)
@@ -119,35 +134,57 @@ class Session:
             self._ended_bytes -= size
             self.jobs.pop(request, None)
 
-    def describe(self) -> list[Any]:
-        """Return number, process, seconds of silence, number of calls, why the pool is so large, and its slots."""
-        found = []
-        for descriptor in self.descriptors.values():
-            _, geometry = unpack_superblock(os.pread(descriptor, PAGE, 0))
-            found += ledger.slots(os.pread(descriptor, LEDGER_BYTES, LEDGER_OFFSET), geometry)
-        note = unpack_note(os.pread(self.descriptors[0], PAGE, 0))
-        silence = time.monotonic() - self.last_heard
-        return [self.number, self.pid, silence, self.calls, note, [list(astuple(slot)) for slot in found]]
+    def describe(self, slots: int, segments: int) -> list[Any]:
+        """Return what there is to tell of it and of its pool, whatever the client has written there.
+
+        Parameters
+        ----------
+        slots, segments : int
+            How many are shown at most; the first ones.
+
+        Returns
+        -------
+        about : list
+            Number, process, seconds of silence, number of calls, why the pool is so large, its slots (each as a list of
+            the fields of `ledger.Slot`), how many slots are not shown, and its `counters`.
+        """
+        shown: list[ledger.Slot] = []
+        for number, geometry in islice(self.geometries.items(), segments):
+            raw = self._read(number, LEDGER_BYTES, LEDGER_OFFSET)
+            shown += ledger.slots(raw, geometry, number, slots - len(shown))
+        left_out = sum(geometry.slots for geometry in self.geometries.values()) - len(shown)
+        silence, note = time.monotonic() - self.last_heard, unpack_note(self._read(0, PAGE, 0))
+        counted = counters.read(self._read(0, COUNTERS_BYTES, COUNTERS_OFFSET))
+        told = [list(astuple(slot)) for slot in shown]
+        return [self.number, self.pid, silence, self.calls, note, told, left_out, counted]
+
+    def _read(self, number: int, nbytes: int, offset: int) -> bytes:
+        """Return bytes of a segment: fewer, or none, if its memory is not what it was."""
+        with contextlib.suppress(OSError):
+            return os.pread(self.descriptors[number], nbytes, offset)
+        return b""
 
     def take_wish(self) -> int:
         """Return the wish for its pool that the client was not told of, 0 for none."""
         wish, self.wish = self.wish, 0
         return wish
 
-    def add_segment(self, number: int, descriptor: int) -> None:
+    def add_segment(self, number: int, descriptor: int, geometry: Geometry) -> None:
         """Take over the descriptor of another segment of its pool."""
         self.descriptors[number] = descriptor
+        self.geometries[number] = geometry
 
     def drop_segment(self, number: int) -> None:
         """Let go of an added segment."""
         descriptor = self.descriptors.pop(number, -1)
         if descriptor >= 0:
+            del self.geometries[number]
             os.close(descriptor)
 
     @property
     def pool_bytes(self) -> int:
         """Bytes of its pool, headers included."""
-        return sum(os.fstat(descriptor).st_size for descriptor in self.descriptors.values())
+        return sum(geometry.file_bytes for geometry in self.geometries.values())
 
     def close(self) -> None:
         """Let go of the client's memory and process."""
@@ -170,12 +207,17 @@ class Sessions:
     def __iter__(self) -> Any:
         return iter(list(self._by_token.values()))
 
-    def open(self, user: str, pid: int, descriptor: int, process: int, now: float) -> Session:
+    def open(self, user: str, pid: int, descriptor: int, geometry: Geometry, process: int, now: float) -> Session:
         """Add a session under a new token."""
         self._count += 1
-        session = Session(self._count, os.urandom(16), user, pid, {0: descriptor}, process, now)
+        session = Session(self._count, os.urandom(16), user, pid, {0: descriptor}, {0: geometry}, process, now)
         self._by_token[session.token] = session
         return session
+
+    def describe(self) -> list[list[Any]]:
+        """Return what `Session.describe` does of each; what can be shown is shared out evenly."""
+        count = len(self)
+        return [session.describe(MAX_SHOWN_SLOTS // count, MAX_SHOWN_SEGMENTS // count) for session in self]
 
     def find(self, token: bytes, user: str) -> Session | None:
         """Return the session of a token, if it belongs to the client that asks."""

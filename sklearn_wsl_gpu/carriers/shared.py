@@ -14,7 +14,7 @@ import stat
 from typing import Any
 
 from sklearn_wsl_gpu.errors import StaleReference, WorkerUnavailable
-from sklearn_wsl_gpu.pool.layout import CHALLENGE_BYTES, CHALLENGE_OFFSET, unpack_superblock
+from sklearn_wsl_gpu.pool.layout import CHALLENGE_BYTES, CHALLENGE_OFFSET, Geometry, unpack_superblock
 from sklearn_wsl_gpu.pool.segment import Segment
 
 NAME = "shared"
@@ -40,7 +40,7 @@ def _answer(nonce: bytes) -> bytes:
     return hashlib.blake2b(nonce, digest_size=CHALLENGE_BYTES, person=b"worker").digest()
 
 
-def accept(raw: list[Any], budget: int) -> tuple[int, bytes]:
+def accept(raw: list[Any], budget: int) -> tuple[int, Geometry, bytes]:
     """Open an offered segment on the worker's side.
 
     Parameters
@@ -54,6 +54,8 @@ def accept(raw: list[Any], budget: int) -> tuple[int, bytes]:
     -------
     descriptor : int
         Of the segment's memory.
+    geometry : Geometry
+        Of its slots, as it is now: the client may write another one there at any time.
     proof : bytes
         For the client.
 
@@ -93,7 +95,7 @@ def accept(raw: list[Any], budget: int) -> tuple[int, bytes]:
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor, proof
+    return descriptor, geometry, proof
 
 
 def prove(segment: Segment, offered: list[Any], proof: bytes) -> None:

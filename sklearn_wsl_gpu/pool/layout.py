@@ -5,7 +5,8 @@ A segment, from its first byte::
     0          superblock (64 bytes used): magic, layout version, epoch, geometry, crc32
     256        why the pool is as large as it is: utf-8, for people who look
     4096       challenge area: 32 bytes written by the client, 32 bytes written by the worker
-    8192       ledger (32 KiB): what each lease is for, for people who look (see `ledger`)
+    8192       what was leased, and who waits for room, for people who look; first segment only (see `counters`)
+    12288      ledger (80 KiB): what each lease is for, for people who look (see `ledger`)
     DATA       slot 0, slot 1, …    input slots, then scratch slots, then output slots
 
 A span is a run of whole pages inside the slots; its first 64 bytes are its header::
@@ -37,10 +38,11 @@ DATA_OFFSET = 2 * 1024 * 1024
 NOTE_OFFSET, NOTE_BYTES = 256, 1024
 CHALLENGE_OFFSET = PAGE
 CHALLENGE_BYTES = 32
-LEDGER_OFFSET = 2 * PAGE
-LEDGER_BYTES = 8 * PAGE
+COUNTERS_OFFSET, COUNTERS_BYTES = 2 * PAGE, 256
+LEDGER_OFFSET = 3 * PAGE
+LEDGER_BYTES = 20 * PAGE
 SPAN_HEADER_BYTES = 64
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 DEFAULT_SLOT_BYTES = 256 * 1024 * 1024
 CLIENT, WORKER = 1, 2
 

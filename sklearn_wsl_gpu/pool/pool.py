@@ -20,6 +20,7 @@ from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
 from sklearn_wsl_gpu.errors import PoolError
 from sklearn_wsl_gpu.pool import ledger, placing
 from sklearn_wsl_gpu.pool.copying import Copier
+from sklearn_wsl_gpu.pool.counters import Counters
 from sklearn_wsl_gpu.pool.layout import (
     CLIENT,
     LEDGER_BYTES,
@@ -60,15 +61,15 @@ class Pool:
         self.why = why
         self._directory = directory
         self.limit = max(limit, geometry.pool_bytes)
-        self._regions = Regions({0: Region(0, Segment.create(geometry, directory, why))})
+        segment = Segment.create(geometry, directory, why)
+        self.counters = Counters(segment.map)
+        self._regions = Regions({0: Region(0, segment, self.counters)})
         self._numbers = itertools.count(1)
         self._generations = itertools.count(1)
         self._changed = threading.Condition(threading.Lock())
         self._queue: Queue[object] = Queue()
         self._returned: deque[Lease] = deque()
         self._closed = False
-        #: Number of leases that were ever given.
-        self.granted = 0
         self.thresholds = Thresholds()
         self.copier = Copier()
 
@@ -120,10 +121,10 @@ class Pool:
             if self._closed:
                 return []
             found = [
-                (region.segment.map[LEDGER_OFFSET : LEDGER_OFFSET + LEDGER_BYTES], region.segment.geometry)
-                for region in self._regions.values()
+                (region.segment.map[LEDGER_OFFSET : LEDGER_OFFSET + LEDGER_BYTES], region.segment.geometry, number)
+                for number, region in self._regions.items()
             ]
-        return [slot for raw, geometry in found for slot in ledger.slots(raw, geometry)]
+        return [slot for about in found for slot in ledger.slots(*about)]
 
     def lease_input(self, nbytes: int, deadline: float | None = None, caller: Caller = _ANYBODY) -> Lease:
         """Lease a span for the arrays of a request, waiting in turn while the pool is full (see `Queue`).
@@ -146,11 +147,11 @@ class Pool:
         DeadlineExceeded
             If the deadline passes first.
         """
-        return self._lease(nbytes, ledger.INPUT, deadline, caller)
+        return self._try_lease(nbytes, ledger.INPUT, caller) or self._lease(nbytes, ledger.INPUT, deadline, caller)
 
     def lease_output(self, nbytes: int, deadline: float | None = None, caller: Caller = _ANYBODY) -> Lease:
         """Lease a span for the arrays of a reply; as `lease_input`."""
-        return self._lease(nbytes, ledger.OUTPUT, deadline, caller)
+        return self._try_lease(nbytes, ledger.OUTPUT, caller) or self._lease(nbytes, ledger.OUTPUT, deadline, caller)
 
     def try_lease_input(self, nbytes: int, caller: Caller = _ANYBODY) -> Lease | None:
         """Lease a span for a request if that needs no waiting."""
@@ -218,7 +219,7 @@ class Pool:
                 return False
             lease.size = region.allocator.shrink(start, nbytes)
             region.kept[start] = lease.ref._replace(nbytes=lease.size)
-            region.ledger.note(start, lease.size, ledger.KEPT)
+            region.ledger.keep(start, lease.size)
             self._changed.notify_all()
         finalizer = weakref.finalize(window, lease.release_later)
         finalizer.atexit = False
@@ -272,7 +273,7 @@ class Pool:
             if self._closed:
                 segment.close()
             else:
-                self._regions[number] = Region(number, segment)
+                self._regions[number] = Region(number, segment, self.counters)
                 self._changed.notify_all()
 
     def drop_idle(self) -> dict[int, Segment]:
@@ -321,22 +322,24 @@ class Pool:
             found = self._regions.allocate(nbytes, use) if free else None
             if found is not None:
                 self._queue.serve_newcomer()
-        return None if found is None else self._grant(*found, use)
+        return None if found is None else self._grant(*found, use, caller)
 
     def _lease(self, nbytes: int, use: int, deadline: float | None, caller: Caller) -> Lease:
         with self._changed:
             if not self._regions.fit_ever(nbytes):
                 raise too_small(nbytes, self.geometry.largest_span, self.limit)
-            ticket = object()
+            ticket, began = object(), time.monotonic()
             self._queue.add(ticket, caller.priority)
             try:
+                self.counters.come(self._queue.by_priority())
                 found = self._wait_for_turn(ticket, nbytes, use, deadline)
                 self._queue.serve(ticket)
             finally:
                 if ticket in self._queue:
                     self._queue.leave(ticket)
+                self.counters.go(self._queue.by_priority(), time.monotonic() - began)
                 self._changed.notify_all()
-        return self._grant(*found, use)
+        return self._grant(*found, use, caller)
 
     def _wait_for_turn(self, ticket: object, nbytes: int, use: int, deadline: float | None) -> tuple[Region, int, int]:
         while True:
@@ -352,13 +355,12 @@ class Pool:
                     raise no_room(nbytes)
             self._changed.wait(wait)
 
-    def _grant(self, region: Region, start: int, size: int, use: int) -> Lease:
+    def _grant(self, region: Region, start: int, size: int, use: int, caller: Caller) -> Lease:
         try:
             region.segment.reserve(start, size)
             with self._changed:
                 if not self._closed:
-                    region.ledger.note(start, size, use)
-                self.granted += 1
+                    region.ledger.note(start, size, use, caller.owner)
         except BaseException:
             with self._changed:
                 region.allocator.release(start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.pool import ledger
 from sklearn_wsl_gpu.pool.allocator import Allocator
+from sklearn_wsl_gpu.pool.counters import Counters
 from sklearn_wsl_gpu.pool.segment import Segment
 
 
@@ -16,6 +17,8 @@ class Region:
     number : int
         Of the segment in its pool; never given twice.
     segment : Segment
+    counters : Counters
+        Of the pool.
 
     Attributes
     ----------
@@ -27,11 +30,11 @@ class Region:
         Starts of what is never used again.
     """
 
-    def __init__(self, number: int, segment: Segment) -> None:
+    def __init__(self, number: int, segment: Segment, counters: Counters) -> None:
         self.number = number
         self.segment = segment
         self.allocator = Allocator(segment.geometry)
-        self.ledger = ledger.Ledger(segment.map)
+        self.ledger = ledger.Ledger(segment.map, counters)
         self.kept: dict[int, SpanRef] = {}
         self.pinned: set[int] = set()
 

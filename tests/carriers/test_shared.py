@@ -20,6 +20,7 @@ from sklearn_wsl_gpu.pool.layout import (
     CHALLENGE_BYTES,
     CHALLENGE_OFFSET,
     DATA_OFFSET,
+    LAYOUT_VERSION,
     PAGE,
     Geometry,
     pack_superblock,
@@ -59,7 +60,7 @@ def _refuse(raw: list[Any], budget: int = BUDGET) -> WorkerUnavailable:
 def test_a_segment_that_is_offered_and_accepted_is_proved_to_be_one_memory(segment: Segment) -> None:
     offered = shared.offer(segment)
 
-    descriptor, proof = shared.accept(offered, BUDGET)
+    descriptor, _, proof = shared.accept(offered, BUDGET)
     shared.prove(segment, offered, proof)
     theirs = Segment.attach(descriptor)
 
@@ -72,7 +73,7 @@ def test_a_segment_that_is_offered_and_accepted_is_proved_to_be_one_memory(segme
 
 def test_every_offer_has_another_nonce_and_an_older_proof_proves_nothing(segment: Segment) -> None:
     first = shared.offer(segment)
-    descriptor, old_proof = shared.accept(first, BUDGET)
+    descriptor, _, old_proof = shared.accept(first, BUDGET)
     os.close(descriptor)
 
     second = shared.offer(segment)
@@ -88,7 +89,7 @@ def test_a_proof_without_a_write_into_the_memory_is_refused(segment: Segment) ->
     other = Segment.create(GEOMETRY)
     other.client_challenge(offered[3])
     try:
-        descriptor, proof = shared.accept([*offered[:2], other.descriptor, offered[3]], BUDGET)
+        descriptor, _, proof = shared.accept([*offered[:2], other.descriptor, offered[3]], BUDGET)
         os.close(descriptor)
 
         with pytest.raises(WorkerUnavailable, match="does not share memory"):
@@ -170,10 +171,12 @@ def test_memory_that_is_no_segment_or_shorter_than_it_says_is_refused() -> None:
         "no superblock": _contents(superblock=b""),
         "cut": _contents()[:-1],
         "only the challenge": _contents()[: CHALLENGE_OFFSET + CHALLENGE_BYTES],
-        "other layout": _contents(superblock=_superblock(9, DATA_OFFSET, 1, PAGE, 1, 1, 0)),
-        "slots of no size": _contents(superblock=_superblock(1, DATA_OFFSET, 1, 0, 1, 1, 0)),
-        "no slots": _contents(superblock=_superblock(1, DATA_OFFSET, 1, PAGE, 0, 0, 0)),
-        "huge slots": _contents(superblock=_superblock(1, DATA_OFFSET, 1, 2**63, 2**32 - 1, 2**32 - 1, 2**32 - 1)),
+        "other layout": _contents(superblock=_superblock(LAYOUT_VERSION + 1, DATA_OFFSET, 1, PAGE, 1, 1, 0)),
+        "slots of no size": _contents(superblock=_superblock(LAYOUT_VERSION, DATA_OFFSET, 1, 0, 1, 1, 0)),
+        "no slots": _contents(superblock=_superblock(LAYOUT_VERSION, DATA_OFFSET, 1, PAGE, 0, 0, 0)),
+        "huge slots": _contents(
+            superblock=_superblock(LAYOUT_VERSION, DATA_OFFSET, 1, 2**63, 2**32 - 1, 2**32 - 1, 2**32 - 1)
+        ),
     }
     for contents in forged.values():
         descriptor = _memory(contents)

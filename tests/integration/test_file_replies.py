@@ -104,7 +104,7 @@ class OlderWorker(threading.Thread):
         offer = list(hello.offer)
         if self._protocol == FILE_REPLIES:
             self.directory = Path(offer.pop())
-        descriptor, proof = shared.accept(offer, 2**40)
+        descriptor, _, proof = shared.accept(offer, 2**40)
         if self._segment is not None:
             self._segment.close()
         self._segment = Segment.attach(descriptor)

@@ -168,7 +168,7 @@ def test_results_are_the_same_whether_arrays_travel_in_the_message_or_in_slots(i
         held = _session(session)
         held.room.ready.wait(20)
         held.pool.thresholds = Thresholds(inline=inline)
-        granted = held.pool.granted
+        granted = held.pool.counters.leases
         for X, expected in zip(parts, local, strict=True):
             scaler = StandardScaler().fit(X)
             for _ in range(3):
@@ -176,7 +176,7 @@ def test_results_are_the_same_whether_arrays_travel_in_the_message_or_in_slots(i
                 assert (result.dtype, result.strides) == (expected.dtype, expected.strides)
                 np.testing.assert_array_equal(result, expected)
         # Of what size a result will be is only known after the first of its kind.
-        assert (held.pool.granted - granted <= 2) == (inline > 0)
+        assert (held.pool.counters.leases - granted <= 2) == (inline > 0)
 
 
 def test_pages_of_inputs_are_made_ready_from_the_node_that_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from sklearn_wsl_gpu.errors import ConfigurationError, StaleReference
 from sklearn_wsl_gpu.pool.layout import (
     CLIENT,
     DATA_OFFSET,
+    LAYOUT_VERSION,
     NOTE_BYTES,
     NOTE_OFFSET,
     PAGE,
@@ -163,11 +164,11 @@ def test_other_bytes_are_no_superblock(raw: bytes) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        (b"SKWGPOOL", 2, DATA_OFFSET, 1, PAGE, 1, 1, 1),
-        (b"SKWGPOOL", 1, PAGE, 1, PAGE, 1, 1, 1),
-        (b"SOMEPOOL", 1, DATA_OFFSET, 1, PAGE, 1, 1, 1),
-        (b"SKWGPOOL", 1, DATA_OFFSET, 1, PAGE + 1, 1, 1, 1),
-        (b"SKWGPOOL", 1, DATA_OFFSET, 1, PAGE, 0, 1, 1),
+        (b"SKWGPOOL", LAYOUT_VERSION - 1, DATA_OFFSET, 1, PAGE, 1, 1, 1),
+        (b"SKWGPOOL", LAYOUT_VERSION, PAGE, 1, PAGE, 1, 1, 1),
+        (b"SOMEPOOL", LAYOUT_VERSION, DATA_OFFSET, 1, PAGE, 1, 1, 1),
+        (b"SKWGPOOL", LAYOUT_VERSION, DATA_OFFSET, 1, PAGE + 1, 1, 1, 1),
+        (b"SKWGPOOL", LAYOUT_VERSION, DATA_OFFSET, 1, PAGE, 0, 1, 1),
     ],
     ids=["version", "data offset", "magic", "slot bytes", "no inputs"],
 )
