@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,6 +88,7 @@ def _add_worker(parser: argparse.ArgumentParser) -> None:
     stop = actions.add_parser("stop", help="stop it, for all its clients")
     stop.set_defaults(act=_stop)
     show = actions.add_parser("status", help="its engine, its sessions, and what their slots are used for")
+    show.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
     show.set_defaults(act=_status)
     for action in (stop, show):
         _add_endpoint(action)
@@ -165,19 +167,43 @@ def _stop(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    if not options.watch:
+        text, found = _state(options)
+        print(text)
+        return int(not found)
+    clear = _CLEAR if sys.stdout.isatty() else ""
+    if clear and os.name == "nt":
+        os.system("")  # after this a console of Windows obeys such sequences
+    try:
+        while True:
+            text, _ = _state(options)
+            print(f"{clear}{text}", flush=True)
+            time.sleep(_WATCH_SECONDS)
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # Nobody reads any more; at its end Python would write what is left to the pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _state(options: argparse.Namespace) -> tuple[str, bool]:
+    """Return what is to be shown, and whether there is a worker."""
     from sklearn_wsl_gpu import standing
 
     found = standing.status(options.keys, options.endpoint)
     if options.json:
-        print(json.dumps({"workers": [] if found is None else [found]}))
-    elif found is None:
-        print(_NONE)
-    else:
-        executors = found["executors"] if len(found["executors"]) > 1 else []
-        print(_worker(found), *map(_executor, executors), *map(_session, found["sessions"]), sep="\n")
-    return int(found is None)
+        return json.dumps({"workers": [] if found is None else [found]}), found is not None
+    if found is None:
+        return _NONE, False
+    executors = found["executors"] if len(found["executors"]) > 1 else []
+    return "\n".join([_worker(found), *map(_executor, executors), *map(_session, found["sessions"])]), True
 
 
+#: Seconds between two looks.
+_WATCH_SECONDS = 1.0
+#: Has a terminal go to its first line, and empty all lines.
+_CLEAR = "\x1b[H\x1b[2J"
 _NONE = (
     "No worker was started with `sklearn-wsl-gpu worker start`. One that offload() starts by itself belongs to its "
     "process; OffloadSession.status() tells its state there."
@@ -203,16 +229,22 @@ def _executor(executor: dict[str, Any]) -> str:
 
 
 def _session(session: dict[str, Any]) -> str:
+    counters, left_out = session["counters"], session["slots_left_out"]
+    waiting = ", ".join(f"{count} {priority}" for priority, count in counters["waiting"].items() if count)
     lines = [
         f"\nSession {session['number']} of process {session['pid']}: {session['calls']} calls, last heard "
         f"{session['silent_seconds']:.1f} s ago",
         f"  pool of {session['pool']}",
-        f"  {'slot':>4}  {'kind':7}  {'state':6}  {'size':>9}  {'used':>9}  {'age':>9}",
+        f"  {counters['leases']} leases of {size(counters['leased_bytes'])}, at most {size(counters['peak_bytes'])} at "
+        f"once; {counters['waits']['total']} waits for room of {counters['waits']['seconds']:.1f} s; "
+        f"{waiting or 'nobody'} waiting",
+        f"  {'segment':>7}  {'slot':>4}  {'kind':7}  {'state':6}  {'size':>9}  {'used':>9}  {'age':>9}  owner",
     ]
     for slot in session["slots"]:
         age = f"{slot['age']:.1f} s" if slot["used"] else "-"
-        lines.append(
-            f"  {slot['number']:>4}  {slot['kind']:7}  {slot['state']:6}  {size(slot['size']):>9}  "
-            f"{size(slot['used']):>9}  {age:>9}"
+        line = (
+            f"  {slot['segment']:>7}  {slot['number']:>4}  {slot['kind']:7}  {slot['state']:6}  {size(slot['size']):>9}"
+            f"  {size(slot['used']):>9}  {age:>9}  {slot['owner']}"
         )
-    return "\n".join(lines)
+        lines.append(line.rstrip())
+    return "\n".join([*lines, *([f"  and {left_out} slots more"] if left_out else [])])

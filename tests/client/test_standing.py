@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,23 +47,33 @@ def test_a_worker_is_started_used_shown_and_stopped(keys: str, capsys: pytest.Ca
     assert (worker["ready"], worker["engines"], worker["sessions"]) == (True, ["cpu"], [])
     assert [(executor["device"], executor["sessions"]) for executor in worker["executors"]] == [("auto", 0)]
 
-    with offload(endpoint=worker["endpoint"], keys=keys, slots=(1, 2, 1), slot_bytes=2**22, fallback="raise"):
-        kept = StandardScaler().fit_transform(np.ones((50_000, 4)))
+    with offload(endpoint=worker["endpoint"], keys=keys, slots=(1, 2, 1), slot_bytes=2**23, fallback="raise"):
+        kept = StandardScaler().fit_transform(np.ones((150_000, 4)))
     shown = _json(capsys, "status", "--keys", keys)["workers"][0]["sessions"]
     assert [(session["pid"], session["calls"]) for session in shown] == [(os.getpid(), 1)]
-    assert shown[0]["pool"] == "4 slots of 4 MiB, as asked"
+    assert shown[0]["pool"] == "4 slots of 8 MiB, as asked"
     slots = shown[0]["slots"]
     assert [slot["kind"] for slot in slots] == ["input", "scratch", "output", "output"]
     assert [slot["state"] for slot in slots] == ["free", "free", "kept", "free"]
     assert kept.nbytes <= slots[2]["used"] <= kept.nbytes + 8192
-    assert {slot["size"] for slot in slots} == {2**22}
+    assert {slot["size"] for slot in slots} == {2**23}
     assert slots[2]["age"] > 0 == slots[0]["age"]
+    assert [slot["owner"] for slot in slots] == ["", "", "StandardScaler.fit_transform", ""]
+    assert [(slot["segment"], slot["number"]) for slot in slots] == [(0, 0), (0, 1), (0, 2), (0, 3)]
+    counters = shown[0]["counters"]
+    assert counters["leases"] >= 1
+    assert counters["leased_bytes"] >= counters["peak_bytes"] >= kept.nbytes
+    assert (counters["waiting"], counters["waits"]["total"]) == ({"high": 0, "normal": 0, "low": 0}, 0)
+    assert shown[0]["slots_left_out"] == 0
 
     main(["worker", "status", "--keys", keys])
     words = capsys.readouterr().out
     assert f"Session 1 of process {os.getpid()}: 1 calls" in words
     assert "  2  output   kept" in words
-    assert "  pool of 4 slots of 4 MiB, as asked" in words
+    assert "  StandardScaler.fit_transform\n" in words
+    assert f"  {counters['leases']} leases of " in words
+    assert "0 waits for room of 0.0 s; nobody waiting" in words
+    assert "  pool of 4 slots of 8 MiB, as asked" in words
 
     assert main(["worker", "stop", "--keys", keys]) == 0
     assert not psutil.pid_exists(worker["pid"]) or psutil.Process(worker["pid"]).status() == psutil.STATUS_ZOMBIE
@@ -116,11 +129,72 @@ def test_a_worker_that_cannot_start_says_why_and_leaves_nothing(
 
 
 def test_the_map_of_slots_is_part_of_the_status_of_a_session() -> None:
-    with offload(slots=(1, 2, 0), slot_bytes=2**22, fallback="raise") as session:
-        kept = StandardScaler().fit_transform(np.ones((50_000, 4)))
+    with offload(slots=(1, 2, 0), slot_bytes=2**23, fallback="raise") as session:
+        kept = StandardScaler().fit_transform(np.ones((150_000, 4)))
         assert [slot["state"] for slot in session.status()["slots"]] == ["free", "kept", "free"]  # type: ignore[attr-defined]
         del kept
         assert {slot["state"] for slot in session.status()["slots"]} == {"free"}  # type: ignore[attr-defined]
+
+
+#: As the command; an interrupt is heard also where what runs the tests has its own ignored.
+_COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from sklearn_wsl_gpu.cli import main
+sys.exit(main())
+"""
+
+
+def _watch(keys: str, stdout: int, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", _COMMAND, "worker", "status", "--watch", "--keys", keys, *more]
+    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_worker_is_watched_until_an_interrupt(keys: str, capsys: pytest.CaptureFixture[str]) -> None:
+    endpoint = _json(capsys, "start", "--keys", keys)["workers"][0]["endpoint"]
+    with _watch(keys, subprocess.PIPE, "--json") as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        assert json.loads(watching.stdout.readline())["workers"][0]["sessions"] == []
+        with offload(endpoint=endpoint, keys=keys, fallback="raise"):
+            StandardScaler().fit(np.eye(3))
+        shown = (json.loads(line)["workers"][0]["sessions"] for line in watching.stdout)
+        assert next(found for found in shown if found)[0]["pid"] == os.getpid()
+        main(["worker", "stop", "--keys", keys])
+        assert any(json.loads(line) == {"workers": []} for line in watching.stdout), "it goes on without a worker"
+
+        watching.send_signal(signal.SIGINT)
+
+        assert watching.wait(30) == 0
+        assert watching.stderr.read() == ""
+
+
+def test_a_terminal_is_cleared_before_each_look(keys: str) -> None:
+    ours, theirs = os.openpty()
+    with _watch(keys, theirs) as watching:
+        os.close(theirs)
+        assert watching.stderr is not None
+        seen = b""
+        while seen.count(b"No worker was started") < 2:
+            seen += os.read(ours, 4096)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(30) == 0
+        assert watching.stderr.read() == ""
+    os.close(ours)
+
+    assert seen.startswith(b"\x1b[H\x1b[2J")
+    assert seen.count(b"\x1b[H\x1b[2J") >= 2
+
+
+def test_watching_ends_when_nobody_reads_any_more(keys: str) -> None:
+    with _watch(keys, subprocess.PIPE) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        assert "No worker was started" in watching.stdout.readline()
+        watching.stdout.close()
+
+        assert watching.wait(30) == 0
+        assert watching.stderr.read() == ""
 
 
 def test_the_state_of_a_worker_with_several_devices_names_each(keys: str, capsys: pytest.CaptureFixture[str]) -> None:
