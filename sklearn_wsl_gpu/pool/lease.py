@@ -6,7 +6,7 @@ import os
 from typing import Protocol
 
 from sklearn_wsl_gpu.arrays import SpanRef
-from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolTooSmall
+from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolError, PoolTooSmall
 
 
 class Owner(Protocol):
@@ -68,3 +68,17 @@ def no_room(nbytes: int) -> DeadlineExceeded:
         f"The pool had no room for {nbytes / 1e6:.0f} MB before the call's deadline. Raise timeout, enlarge the pool "
         "(slots, slot_bytes, pool_limit), or run fewer calls at once."
     )
+
+
+def all_kept(nbytes: int, limit: int) -> PoolTooSmall:
+    """Return the error of a call that would have to wait for the user to let go of results."""
+    return PoolTooSmall(
+        f"The arrays of this call take {nbytes / 1e6:.0f} MB, and the only segments of the pool that are large enough "
+        f"hold results that are kept; it grows to {limit / 1e6:.0f} MB. Delete results, or enlarge it with "
+        "offload(slots=…), offload(slot_bytes=…) or offload(pool_limit=…)."
+    )
+
+
+def closed() -> PoolError:
+    """Return the error of a call whose session another thread has closed."""
+    return PoolError("The session was closed while a call was under way.")

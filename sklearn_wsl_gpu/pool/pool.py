@@ -28,7 +28,7 @@ from sklearn_wsl_gpu.pool.layout import (
     WORKER,
     Geometry,
 )
-from sklearn_wsl_gpu.pool.lease import Lease, no_room, too_small
+from sklearn_wsl_gpu.pool.lease import Lease, all_kept, closed, no_room, too_small
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.pool.region import Region, Regions
 from sklearn_wsl_gpu.pool.segment import Segment
@@ -166,14 +166,16 @@ class Pool:
 
     def put(self, lease: Lease, refs: Sequence[ArrayRef], arrays: Sequence[Array]) -> None:
         """Write the arrays of a request, and the span's header last."""
-        segment = self._segment_of(lease)
-        placing.write(segment.map, lease.ref.start, refs, arrays, self.copier.copy)
+        window = self.window(lease)  # held: else the mapping could be closed beneath a copy
+        placing.write(window.data, 0, refs, arrays, self.copier.copy)
         end = refs[-1].offset + placing.nbytes_of(refs[-1]) if refs else SPAN_HEADER_BYTES
         self.seal(lease, end)
 
     def seal(self, lease: Lease, nbytes: int) -> None:
         """Write the header of a span whose first `nbytes`, header included, the worker may read."""
+        window = self.window(lease)
         self._segment_of(lease).seal(lease.ref.start, lease.ref.generation, nbytes, CLIENT)
+        del window
 
     def check_reply(self, lease: Lease) -> int:
         """Return the payload bytes of a reply that the worker wrote for this very lease.
@@ -183,12 +185,19 @@ class Pool:
         StaleReference
             If the span holds anything else.
         """
-        return self._segment_of(lease).check(lease.ref.start, lease.ref.generation, lease.size, WORKER)
+        window = self.window(lease)
+        payload = self._segment_of(lease).check(lease.ref.start, lease.ref.generation, lease.size, WORKER)
+        del window
+        return payload
 
     def window(self, lease: Lease) -> Array:
         """Return the bytes of a leased span as an array: what `keep` watches, and what results are views of."""
-        # Not np.ndarray(buffer=…), which lets the mapping be closed beneath it.
-        return np.frombuffer(self._segment_of(lease).map, np.uint8, lease.size, lease.ref.start)
+        segment = self._segment_of(lease)
+        try:
+            # Not np.ndarray(buffer=…), which lets the mapping be closed beneath it.
+            return np.frombuffer(segment.map, np.uint8, lease.size, lease.ref.start)
+        except ValueError:  # another thread has closed it since it was looked at
+            raise closed() from None
 
     def keep(self, lease: Lease, window: Array, nbytes: int) -> bool:
         """Let the user keep views of `window`, if it lies where that is allowed.
@@ -279,7 +288,7 @@ class Pool:
         """Take the added segments out in which nothing is leased; the caller closes them when the worker has."""
         with self._changed:
             self._drain()
-            return self._regions.pop_idle()
+            return {} if len(self._queue) else self._regions.pop_idle()  # somebody waits for what is free now
 
     def trim(self, spare: int) -> int:
         """Give the memory of what is not leased back to the system.
@@ -311,7 +320,7 @@ class Pool:
 
     def _segment_of(self, lease: Lease) -> Segment:
         if self._closed:
-            raise PoolError("The session was closed while a call was under way.")
+            raise closed()
         return self._regions[lease.ref.segment].segment
 
     def _try_lease(self, nbytes: int, use: int, caller: Caller) -> Lease | None:
@@ -345,6 +354,8 @@ class Pool:
             self._drain()
             if self._queue.first is ticket and (found := self._regions.allocate(nbytes, use)) is not None:
                 return found
+            if self._queue.first is ticket and not any(one.may_hold(nbytes) for one in self._regions.values()):
+                raise all_kept(nbytes, self.limit)
             wait = _WAIT_SLICE_SECONDS
             if deadline is not None:
                 wait = min(wait, deadline - time.monotonic())

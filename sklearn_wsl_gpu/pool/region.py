@@ -55,6 +55,17 @@ class Region:
         """Tell whether what begins there may be kept by the user as long as they like."""
         return start >= self.segment.geometry.kept_range[0]
 
+    def may_hold(self, nbytes: int) -> bool:
+        """Tell whether a run would fit once all is released but what the user keeps, or what is never used again."""
+        used, geometry = self.allocator.used, self.segment.geometry
+        held = sorted((start, start + size) for start, size in used.items() if start in self.kept.keys() | self.pinned)
+        begin, last = geometry.input_range[0], geometry.output_range[0]
+        for start, end in [*held, (last, last)]:
+            if min(start, last) - begin >= nbytes:
+                return True
+            begin = max(begin, end)
+        return False
+
     def find_kept(self, address: int, nbytes: int) -> tuple[SpanRef, int] | None:
         """Return the kept span that holds these bytes of memory, and their offset in it; None if there is none."""
         at = address - self.segment.address

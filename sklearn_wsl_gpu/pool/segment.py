@@ -7,6 +7,7 @@ import mmap
 import os
 import threading
 
+from sklearn_wsl_gpu.errors import PoolError, StaleReference
 from sklearn_wsl_gpu.pool import memory
 from sklearn_wsl_gpu.pool.layout import (
     CHALLENGE_BYTES,
@@ -73,8 +74,6 @@ class Segment:
         """
         epoch, geometry = unpack_superblock(os.pread(descriptor, 64, 0))
         if os.fstat(descriptor).st_size < geometry.file_bytes:
-            from sklearn_wsl_gpu.errors import StaleReference
-
             raise StaleReference("The segment is shorter than its superblock says.")
         return cls(descriptor, epoch, geometry)
 
@@ -85,10 +84,14 @@ class Segment:
         ------
         PoolSpaceError
             If there is no space.
+        PoolError
+            If another thread has closed it.
         """
         chunk = memory.RESERVE_CHUNK_BYTES
         first, last = start // chunk, (start + nbytes - 1) // chunk
         with self._lock:
+            if self.descriptor < 0:
+                raise PoolError("The session was closed while a call was under way.")
             missing = [index for index in range(first, last + 1) if index not in self._reserved]
             if not missing:
                 return
@@ -136,9 +139,10 @@ class Segment:
 
     def close(self) -> None:
         """Drop this side's hold of the memory; arrays that still lie in it keep the mapping alive."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        with self._lock:  # another thread may be about to reserve
+            if self.descriptor >= 0:
+                os.close(self.descriptor)
+                self.descriptor = -1
         # A kept result is a view on this mapping; the mapping goes when the last such view goes.
         with contextlib.suppress(BufferError):
             self.map.close()
