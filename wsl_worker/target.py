@@ -101,5 +101,7 @@ class Target:
         """Return where each array of the result lies, how long the span is, and which of them lie there already."""
         placed = frozenset(number for number, array in enumerate(arrays) if array_key(array) == self._key)
         others, nbytes = placing.plan([array for number, array in enumerate(arrays) if number not in placed], self._end)
+        if placed and not others:
+            nbytes = self._ref.offset + arrays[min(placed)].nbytes  # what was sent behind it is no part of the result
         rest = iter(others)
         return [self._ref if number in placed else next(rest) for number in range(len(arrays))], nbytes, placed
