@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -9,6 +10,7 @@ from dataclasses import astuple, dataclass, field
 from typing import Any
 
 from sklearn_wsl_gpu.arrays import SpanRef
+from sklearn_wsl_gpu.errors import StaleReference
 from sklearn_wsl_gpu.pool import ledger
 from sklearn_wsl_gpu.pool.layout import LEDGER_BYTES, LEDGER_OFFSET, PAGE, unpack_note, unpack_superblock
 from sklearn_wsl_gpu.protocol import messages as m
@@ -20,6 +22,8 @@ _REMEMBERED_BYTES = 16 * 1024 * 1024
 MAX_SESSIONS = 256
 #: Segments of one session's pool.
 MAX_SEGMENTS = 64
+#: A segment of more slots is not described.
+_MAX_SHOWN_SLOTS = 4096
 #: Requests of one session that may wait at once; each holds a span of the client's pool.
 MAX_QUEUED = 256
 
@@ -123,8 +127,12 @@ class Session:
         """Return number, process, seconds of silence, number of calls, why the pool is so large, and its slots."""
         found = []
         for descriptor in self.descriptors.values():
-            _, geometry = unpack_superblock(os.pread(descriptor, PAGE, 0))
-            found += ledger.slots(os.pread(descriptor, LEDGER_BYTES, LEDGER_OFFSET), geometry)
+            # The client may have written anything there since it was checked.
+            with contextlib.suppress(StaleReference):
+                _, geometry = unpack_superblock(os.pread(descriptor, PAGE, 0))
+                if geometry.slots > _MAX_SHOWN_SLOTS:
+                    continue
+                found += ledger.slots(os.pread(descriptor, LEDGER_BYTES, LEDGER_OFFSET), geometry)
         note = unpack_note(os.pread(self.descriptors[0], PAGE, 0))
         silence = time.monotonic() - self.last_heard
         return [self.number, self.pid, silence, self.calls, note, [list(astuple(slot)) for slot in found]]
