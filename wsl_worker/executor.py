@@ -42,7 +42,6 @@ from wsl_worker.models import Models
 from wsl_worker.surroundings import Output
 from wsl_worker.target import Space
 
-
 #: Runs of pages that wait to be made ready; what comes beyond is not.
 _MAX_TO_WARM = 16
 

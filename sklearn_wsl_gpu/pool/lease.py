@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sklearn_wsl_gpu.arrays import SpanRef
-from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolError, PoolTooSmall
+from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolTooSmall
 
 
 class Owner(Protocol):
@@ -93,8 +93,3 @@ def all_kept(nbytes: int, limit: int) -> PoolTooSmall:
         f"hold results that are kept; it grows to {limit / 1e6:.0f} MB. Delete results, or enlarge it with "
         "offload(slots=…), offload(slot_bytes=…) or offload(pool_limit=…)."
     )
-
-
-def closed() -> PoolError:
-    """Return the error of a call whose session another thread has closed."""
-    return PoolError("The session was closed while a call was under way.")

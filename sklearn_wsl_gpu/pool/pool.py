@@ -14,8 +14,6 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 
-import numpy as np
-
 from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
 from sklearn_wsl_gpu.errors import PoolError
 from sklearn_wsl_gpu.pool import ledger, placing
@@ -28,7 +26,7 @@ from sklearn_wsl_gpu.pool.layout import (
     WORKER,
     Geometry,
 )
-from sklearn_wsl_gpu.pool.lease import Lease, all_kept, closed, no_room, too_small
+from sklearn_wsl_gpu.pool.lease import Lease, all_kept, no_room, too_small
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.pool.region import Region, Regions
 from sklearn_wsl_gpu.pool.segment import Segment
@@ -173,9 +171,7 @@ class Pool:
 
     def seal(self, lease: Lease, nbytes: int) -> None:
         """Write the header of a span whose first `nbytes`, header included, the worker may read."""
-        window = self.window(lease)
         self._segment_of(lease).seal(lease.ref.start, lease.ref.generation, nbytes, CLIENT)
-        del window
 
     def check_reply(self, lease: Lease) -> int:
         """Return the payload bytes of a reply that the worker wrote for this very lease.
@@ -185,19 +181,11 @@ class Pool:
         StaleReference
             If the span holds anything else.
         """
-        window = self.window(lease)
-        payload = self._segment_of(lease).check(lease.ref.start, lease.ref.generation, lease.size, WORKER)
-        del window
-        return payload
+        return self._segment_of(lease).check(lease.ref.start, lease.ref.generation, lease.size, WORKER)
 
     def window(self, lease: Lease) -> Array:
         """Return the bytes of a leased span as an array: what `keep` watches, and what results are views of."""
-        segment = self._segment_of(lease)
-        try:
-            # Not np.ndarray(buffer=…), which lets the mapping be closed beneath it.
-            return np.frombuffer(segment.map, np.uint8, lease.size, lease.ref.start)
-        except ValueError:  # another thread has closed it since it was looked at
-            raise closed() from None
+        return self._segment_of(lease).window(lease.ref.start, lease.size)
 
     def keep(self, lease: Lease, window: Array, nbytes: int) -> bool:
         """Let the user keep views of `window`, if it lies where that is allowed.
@@ -320,7 +308,7 @@ class Pool:
 
     def _segment_of(self, lease: Lease) -> Segment:
         if self._closed:
-            raise closed()
+            raise PoolError("The session was closed while a call was under way.")
         return self._regions[lease.ref.segment].segment
 
     def _try_lease(self, nbytes: int, use: int, caller: Caller) -> Lease | None:
@@ -354,7 +342,7 @@ class Pool:
             self._drain()
             if self._queue.first is ticket and (found := self._regions.allocate(nbytes, use)) is not None:
                 return found
-            if self._queue.first is ticket and not any(one.may_hold(nbytes) for one in self._regions.values()):
+            if self._queue.first is ticket and not self._regions.may_hold(nbytes):
                 raise all_kept(nbytes, self.limit)
             wait = _WAIT_SLICE_SECONDS
             if deadline is not None:

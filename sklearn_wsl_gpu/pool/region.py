@@ -112,6 +112,10 @@ class Regions(dict[int, Region]):
         """Tell whether one of them, empty, could hold `nbytes`."""
         return any(region.allocator.fits_ever(nbytes) for region in self.values())
 
+    def may_hold(self, nbytes: int) -> bool:
+        """Tell whether one of them could hold `nbytes`, however long that takes; see `Region.may_hold`."""
+        return any(region.may_hold(nbytes) for region in self.values())
+
     def allocate(self, nbytes: int, use: int) -> tuple[Region, int, int] | None:
         """Return region, start and size of a run, or None while there is none; see `Region.allocate`."""
         for region in self.values():

@@ -7,6 +7,9 @@ import mmap
 import os
 import threading
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sklearn_wsl_gpu.errors import PoolError, StaleReference
 from sklearn_wsl_gpu.pool import memory
 from sklearn_wsl_gpu.pool.layout import (
@@ -91,7 +94,7 @@ class Segment:
         first, last = start // chunk, (start + nbytes - 1) // chunk
         with self._lock:
             if self.descriptor < 0:
-                raise PoolError("The session was closed while a call was under way.")
+                raise _closed()
             missing = [index for index in range(first, last + 1) if index not in self._reserved]
             if not missing:
                 return
@@ -100,10 +103,24 @@ class Segment:
             memory.reserve(self.descriptor, begin, end - begin)
             self._reserved.update(missing)
 
+    def window(self, start: int, nbytes: int) -> NDArray[np.uint8]:
+        """Return bytes of it as an array; while there is any view of that, the mapping stays.
+
+        Raises
+        ------
+        PoolError
+            If another thread has closed it.
+        """
+        try:
+            # Not np.ndarray(buffer=…), which lets the mapping be closed beneath it.
+            return np.frombuffer(self.map, np.uint8, nbytes, start)
+        except ValueError:
+            raise _closed() from None
+
     def seal(self, start: int, generation: int, nbytes: int, writer: int) -> None:
         """Write the header of a span, whose `nbytes`, header included, the other side may read from then on."""
         header = pack_span_header(self.epoch, generation, nbytes - SPAN_HEADER_BYTES, writer)
-        self.map[start : start + SPAN_HEADER_BYTES] = header
+        self.window(start, SPAN_HEADER_BYTES).data[:] = header
 
     def check(self, start: int, generation: int, nbytes: int, *writers: int) -> int:
         """Return the bytes of payload of a span of `nbytes` that one of `writers` has sealed.
@@ -113,7 +130,7 @@ class Segment:
         StaleReference
             If it holds anything else than this very generation.
         """
-        raw = self.map[start : start + SPAN_HEADER_BYTES]
+        raw = self.window(start, SPAN_HEADER_BYTES).tobytes()
         return check_span_header(raw, self.epoch, generation, nbytes - SPAN_HEADER_BYTES, *writers)
 
     def discard(self, begin: int, end: int) -> int:
@@ -146,3 +163,7 @@ class Segment:
         # A kept result is a view on this mapping; the mapping goes when the last such view goes.
         with contextlib.suppress(BufferError):
             self.map.close()
+
+
+def _closed() -> PoolError:
+    return PoolError("The session was closed while a call was under way.")
