@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _OFFSET = 1024
 
 
-def empty(shape: SupportsIndex | tuple[int, ...], dtype: DTypeLike = float, order: Literal["C", "F"] = "C") -> Array:
+def empty(
+    shape: int | np.integer[Any] | tuple[int, ...], dtype: DTypeLike = float, order: Literal["C", "F"] = "C"
+) -> Array:
     """Return a new array that lies in the pool, its entries not initialized.
 
     It is an ordinary numpy array, and may be kept as long as one. Passed to an offloaded call, it is not copied: the
@@ -54,7 +56,7 @@ def empty(shape: SupportsIndex | tuple[int, ...], dtype: DTypeLike = float, orde
     True
     """
     kind = np.dtype(dtype)
-    extents = (shape,) if isinstance(shape, SupportsIndex) else tuple(shape)
+    extents = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
     count = 1
     for extent in extents:
         count *= int(extent)
