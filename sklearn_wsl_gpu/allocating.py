@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 _OFFSET = 1024
 
 
-def empty(shape: int | tuple[int, ...], dtype: DTypeLike = float, order: Literal["C", "F"] = "C") -> Array:
+def empty(
+    shape: int | np.integer[Any] | tuple[int, ...], dtype: DTypeLike = float, order: Literal["C", "F"] = "C"
+) -> Array:
     """Return a new array that lies in the pool, its entries not initialized.
 
     It is an ordinary numpy array, and may be kept as long as one. Passed to an offloaded call, it is not copied: the
     worker reads it where it lies. So does a contiguous part of it, and a large result of an offloaded call. It starts
-    the worker if there is none. Where the pool has no room, or no worker can be reached, the array lies elsewhere,
+    the worker if there is none. A process that is forked sees, and changes, the same memory. Where the pool has no room, or no worker can be reached, the array lies elsewhere,
     and is sent as any other.
 
     Parameters
@@ -54,7 +56,7 @@ def empty(shape: int | tuple[int, ...], dtype: DTypeLike = float, order: Literal
     True
     """
     kind = np.dtype(dtype)
-    extents = (shape,) if isinstance(shape, int) else tuple(shape)
+    extents = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
     count = 1
     for extent in extents:
         count *= int(extent)

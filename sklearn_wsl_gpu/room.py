@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -24,6 +25,8 @@ from sklearn_wsl_gpu.waiting import Caller
 IDLE_SECONDS = 60.0
 #: With so many bytes it is measured what a byte in a message costs.
 _BALLAST_BYTES = 256 * 1024
+#: The front answers what is asked here at once. Who closes a session, or needs room too, does not wait longer for it.
+_ANSWER_SECONDS = 3.0
 
 
 class Ask(Protocol):
@@ -54,6 +57,8 @@ class Room:
         self._ready_bytes = ready_bytes
         self._node = node
         self._growing = threading.Lock()
+        #: Numbers of segments that a worker may have attached and nobody uses.
+        self._unsure: list[int] = []
         self._stop = threading.Event()
         self._wishes: SimpleQueue[int] = SimpleQueue()
         #: Set when the pages that are made ready at the start are so on both sides, or cannot be.
@@ -94,9 +99,12 @@ class Room:
         with self._growing:
             dropped = self.pool.drop_idle()
             given = 0
+            while self._unsure:
+                with contextlib.suppress(OffloadError):
+                    self._tell(m.Detach(self._session, self._unsure.pop()))
             for number, segment in dropped.items():
                 with contextlib.suppress(OffloadError):
-                    self._ask(m.Detach(self._session, number), None)
+                    self._tell(m.Detach(self._session, number))
                 given += segment.geometry.pool_bytes
                 segment.close()
             return given + self.pool.trim(self._ready_bytes)
@@ -111,6 +119,10 @@ class Room:
         self._wishes.put(0)
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def _tell(self, message: m.Message, deadline: float | None = None, body: bytes = b"") -> m.Message:
+        patience = time.monotonic() + _ANSWER_SECONDS
+        return self._ask(message, patience if deadline is None else min(deadline, patience), body)
 
     def _find(self, nbytes: int, attempt: Callable[[], Lease | None], deadline: float | None) -> Lease | None:
         found = attempt()
@@ -133,7 +145,7 @@ class Room:
         number, segment = prepared
         try:
             offered = shared.offer(segment)
-            answer = self._ask(m.Attach(self._session, number, offered), deadline)
+            answer = self._tell(m.Attach(self._session, number, offered), deadline)
             if isinstance(answer, m.Refused):
                 raise ProtocolError(answer.words, answer.code)
             if not isinstance(answer, m.Attached) or answer.segment != number:
@@ -141,6 +153,7 @@ class Room:
             shared.prove(segment, offered, answer.proof)
         except BaseException as error:
             segment.close()
+            self._unsure.append(number)  # its answer may have been lost, and the worker hold it
             if isinstance(error, OffloadError):
                 return False  # without it calls wait for room, or say what cannot be
             raise
@@ -152,7 +165,8 @@ class Room:
         try:
             self._make_ready()
             with contextlib.suppress(OffloadError, OSError):
-                self.pool.thresholds = thresholds.decide(self._measure())
+                if not self._stop.is_set():
+                    self.pool.thresholds = thresholds.decide(self._measure())
         finally:
             self.ready.set()
         granted = -1
@@ -191,8 +205,8 @@ class Room:
                 lease.release()
 
         ballast = large.tobytes()
-        asking = thresholds.seconds_of(lambda: self._ask(message, None))
-        with_ballast = thresholds.seconds_of(lambda: self._ask(message, None, ballast))
+        asking = thresholds.seconds_of(lambda: self._tell(message))
+        with_ballast = thresholds.seconds_of(lambda: self._tell(message, body=ballast))
         return thresholds.Costs(
             2 * thresholds.seconds_of(place),
             max(with_ballast - asking, 0.0) / _BALLAST_BYTES,
@@ -204,8 +218,10 @@ class Room:
         segment = self.pool.segment
         for start, nbytes in prefault.first_runs(segment.geometry, self._ready_bytes):
             # Reserving gives a page its place, so that is done from there too.
+            if self._stop.is_set():
+                return
             near = self._node if start == segment.geometry.input_range[0] else numa.UNKNOWN
             with contextlib.suppress(OffloadError, OSError), numa.near(near):
                 segment.reserve(start, nbytes)
                 if prefault.prefault(segment, start, nbytes, self._stop):
-                    self._ask(m.Warm(self._session, 0, start, nbytes), None)
+                    self._tell(m.Warm(self._session, 0, start, nbytes))

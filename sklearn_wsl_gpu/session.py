@@ -28,7 +28,7 @@ from sklearn_wsl_gpu.errors import (
 )
 from sklearn_wsl_gpu.gather import Gathered
 from sklearn_wsl_gpu.greeting import greet
-from sklearn_wsl_gpu.pool import Lease, Pool
+from sklearn_wsl_gpu.pool import Lease, Pool, entrust
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.room import Room
 from sklearn_wsl_gpu.sockets import Wire
@@ -198,8 +198,10 @@ class Session:
             refs = tuple(None if lease is None else lease.ref for lease in (inputs, granted))
             call = m.Call(self._welcome.session, number, refs[0], refs[1], gathered.priority)
             wire = self._take_wire()
+            entrust(leases, True)
             sent = time.perf_counter()
             answer, raw = self._converse(wire, call, gathered, leases, deadline, show)
+            entrust(leases, False)
             clean = True
             seconds = (sent - begin, time.perf_counter() - sent)
             reply = self._conclude(answer, raw, leases[-1] if leases else None, seconds)
@@ -261,6 +263,7 @@ class Session:
                     leases.pop().release()
                 lending.give_back()
                 leases.append(self.room.lease_output(answer.nbytes, deadline, gathered.caller))
+                entrust(leases, True)
                 answer, raw = wire.ask(m.Grant(call.session, call.request, leases[0].ref), b"", deadline)
             else:
                 return answer, raw
@@ -376,22 +379,22 @@ class Session:
             return
         with self._lock:
             waiting, self._abandoned = self._abandoned, []
-        while waiting:
-            number, leases = waiting[-1]
-            wire = Wire(self.where.endpoint, self.where.keys, self._process, greeted=True)
-            try:
-                answer, _ = wire.ask(m.Cancel(self._welcome.session, number), b"", time.monotonic() + _SETTLE_SECONDS)
-            except OffloadError as error:
-                self.broken = isinstance(error, WorkerUnavailable) or self.broken
-                with self._lock:
-                    self._abandoned += waiting
-                return
-            finally:
-                wire.close()
-            if not isinstance(answer, m.Cancelled):
-                with self._lock:
-                    self._abandoned += waiting
-                return
-            for lease in leases:
-                lease.release()
-            waiting.pop()
+        try:
+            while waiting and self._is_over(waiting[-1][0]):
+                for lease in waiting.pop()[1]:
+                    lease.release()
+        finally:  # an interrupt may come here too
+            with self._lock:
+                self._abandoned += waiting
+
+    def _is_over(self, number: int) -> bool:
+        """Tell whether the worker confirms that it writes no more for a request."""
+        wire = Wire(self.where.endpoint, self.where.keys, self._process, greeted=True)
+        try:
+            answer, _ = wire.ask(m.Cancel(self._welcome.session, number), b"", time.monotonic() + _SETTLE_SECONDS)
+        except OffloadError as error:
+            self.broken = isinstance(error, WorkerUnavailable) or self.broken
+            return False
+        finally:
+            wire.close()
+        return isinstance(answer, m.Cancelled)

@@ -93,7 +93,7 @@ WORKER = {
     "surroundings": ".errors",
     "progress": "",
     "engines": ".errors .estimators .state .support",
-    "sessions": ".arrays .pool .protocol .waiting",
+    "sessions": ".arrays .errors .pool .protocol .waiting",
     "supervisor": "link",
     "scheduler": "link sessions supervisor .errors .protocol .waiting",
     "fleet": "scheduler sessions",
@@ -119,7 +119,7 @@ LIBRARIES = {
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.graphs sklearn_wsl_gpu.inputs
         sklearn_wsl_gpu.carriers.file_reply
         sklearn_wsl_gpu.measuring sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation sklearn_wsl_gpu.functions
-        sklearn_wsl_gpu.pool.copying sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.pool sklearn_wsl_gpu.room
+        sklearn_wsl_gpu.pool.copying sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.segment sklearn_wsl_gpu.room
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.state.splits sklearn_wsl_gpu.state.tables sklearn_wsl_gpu.testing
         wsl_worker.calls wsl_worker.executor wsl_worker.target wsl_worker.testing

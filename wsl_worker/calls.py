@@ -228,9 +228,16 @@ class Calls:
         target = Target(row, call, views, arguments, space if call.engine == "cpu" else None)
         generators = _Generators(decoder.generators, call.generator)
         watch = told(model, tell, call.watched) if call.watched >= 0 else contextlib.nullcontext()
-        with _Surroundings(call, watch) as around, target.overwriting(model):
-            may_repeat = call.method != "partial_fit" and not target.in_use
-            value = self._compute(lambda: engine.call(model, call.method, arguments, keywords), may_repeat, generators)
+        may_repeat = call.method != "partial_fit" and not target.in_use
+        try:
+            with _Surroundings(call, watch) as around, target.overwriting(model):
+                value = self._compute(
+                    lambda: engine.call(model, call.method, arguments, keywords), may_repeat, generators
+                )
+        except BaseException:
+            # An interrupt may have left it with the parameters of that call.
+            self._models.forget(session, lambda key: key[2] == call.model and target.in_use)
+            raise
 
         known = arguments_from.made if isinstance(arguments_from, _Copies) else dict(enumerate(views))
         encoder = Encoder(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import queue
 import signal
 import socket
 import sys
@@ -40,6 +42,9 @@ from wsl_worker.models import Models
 from wsl_worker.surroundings import Output
 from wsl_worker.target import Space
 
+#: Runs of pages that wait to be made ready; what comes beyond is not.
+_MAX_TO_WARM = 16
+
 
 class Executor:
     """Holds the engines, the attached segments, the models, and results that wait for room.
@@ -69,6 +74,7 @@ class Executor:
         self._waiting: dict[int, tuple[int, Finished]] = {}
         self._output = Output()
         self._calls = Calls(self._engines, self._models, self._output)
+        self._to_warm: queue.Queue[tuple[Segment, int, int]] | None = None
         self._busy = self._interrupted = False
         signal.signal(signal.SIGINT, self._on_interrupt)
 
@@ -138,11 +144,12 @@ class Executor:
         if segment is None or start % PAGE or not DATA_OFFSET <= start < start + nbytes <= segment.geometry.file_bytes:
             return
 
-        def work() -> None:
-            step_back()
-            prefault(segment, start, nbytes, threading.Event())
-
-        threading.Thread(target=work, daemon=True).start()
+        # By one thread: many would keep the calls from the memory map, which all of them hold in turn.
+        if self._to_warm is None:
+            self._to_warm = queue.Queue(_MAX_TO_WARM)
+            threading.Thread(target=_warm_all, args=(self._to_warm,), daemon=True).start()
+        with contextlib.suppress(queue.Full):  # it is a favour
+            self._to_warm.put_nowait((segment, start, nbytes))
 
     def _attach(self, session: int, number: int, descriptor: int) -> None:
         # A client that spoils its own segment has its calls refused; the others are served.
@@ -257,6 +264,12 @@ class Executor:
                 for array in arrays
             ]
         return finished.anew(arrays)
+
+
+def _warm_all(runs: queue.Queue[tuple[Segment, int, int]]) -> None:
+    step_back()
+    while True:
+        prefault(*runs.get(), threading.Event())
 
 
 def _die_with(parent: int) -> None:

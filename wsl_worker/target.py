@@ -68,13 +68,14 @@ class Target:
         if X.nbytes < MIN_OVERWRITTEN_BYTES or X.dtype.kind != "f":
             return
         if space.own:
-            self.lost = next((number for number, view in enumerate(views) if view is X), -1)
+            own = views[: len(call.refs)]
+            self.lost = next((number for number, view in enumerate(own) if view is X), -1)
             if self.lost < 0:
                 return
             offset, dtype, shape, order, _ = call.refs[self.lost]
             self._ref = ArrayRef(offset, dtype, tuple(shape), order, True)
             # Behind all that was sent.
-            self._end = max(ref[0] + view.nbytes for ref, view in zip(call.refs, views, strict=False))
+            self._end = max(ref[0] + view.nbytes for ref, view in zip(call.refs, own, strict=True))
             X.flags.writeable = True
         else:
             (ref,), self._end = placing.plan([X])
@@ -101,5 +102,7 @@ class Target:
         """Return where each array of the result lies, how long the span is, and which of them lie there already."""
         placed = frozenset(number for number, array in enumerate(arrays) if array_key(array) == self._key)
         others, nbytes = placing.plan([array for number, array in enumerate(arrays) if number not in placed], self._end)
+        if placed and not others:
+            nbytes = self._ref.offset + arrays[min(placed)].nbytes  # what was sent behind it is no part of the result
         rest = iter(others)
         return [self._ref if number in placed else next(rest) for number in range(len(arrays))], nbytes, placed

@@ -74,8 +74,17 @@ def _copy_in_halves(target: NDArray[Any], source: NDArray[Any]) -> None:
     target, source = np.moveaxis(target, axis, 0), np.moveaxis(source, axis, 0)
     half = len(target) // 2
     other = threading.Thread(target=np.copyto, args=(target[half:], source[half:]))
-    other.start()
+    try:
+        other.start()
+    except RuntimeError:  # there are too many threads
+        np.copyto(target, source)
+        return
     try:
         np.copyto(target[:half], source[:half])
     finally:
-        other.join()
+        # Interrupted or not: the memory must not be somebody else's while it writes.
+        try:
+            other.join()
+        except BaseException:
+            other.join()
+            raise

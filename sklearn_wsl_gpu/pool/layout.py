@@ -179,7 +179,9 @@ def check_span_header(raw: bytes | memoryview, epoch: int, generation: int, limi
         raise StaleReference("The span's header is torn or missing: this memory is not what was written.")
     magic, got_epoch, got_generation, payload, got_writer, _ = _SPAN_HEADER.unpack(body)
     found = (magic, got_epoch, got_generation)
-    if found != (_SPAN_MAGIC, epoch, generation) or got_writer not in writers or payload > limit:
+    if found == (_SPAN_MAGIC, epoch, generation) and got_writer in writers and payload > limit:
+        raise StaleReference(f"The span announces {payload} bytes, and {limit} are named.")
+    if found != (_SPAN_MAGIC, epoch, generation) or got_writer not in writers:
         raise StaleReference(
             f"The span holds generation {got_generation} of writer {got_writer}, "
             f"not generation {generation} of writer {' or '.join(map(str, writers))}."

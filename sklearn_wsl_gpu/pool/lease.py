@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Protocol
 
 from sklearn_wsl_gpu.arrays import SpanRef
@@ -20,13 +21,20 @@ class Owner(Protocol):
 
 
 class Lease:
-    """The right to use a span until it is released. Releasing twice is harmless."""
+    """The right to use a span until it is released. Releasing twice is harmless.
 
-    __slots__ = ("_pid", "_pool", "_released", "ref", "size")
+    Attributes
+    ----------
+    entrusted : bool
+        Whether the worker may be writing to it: then only an explicit release makes it free.
+    """
+
+    __slots__ = ("_pid", "_pool", "_released", "entrusted", "ref", "size")
 
     def __init__(self, pool: Owner, ref: SpanRef, size: int) -> None:
         self._pool = pool
         self._released = False
+        self.entrusted = False
         self._pid = os.getpid()
         self.ref = ref
         self.size = size
@@ -36,8 +44,10 @@ class Lease:
         return f"<Lease {self.size} bytes, generation {self.ref.generation}, {state}>"
 
     def __del__(self) -> None:
-        # An interrupt may come between the grant and the first line that would release it.
-        self.release_later()
+        # An interrupt may come between the grant and the first line that would release it, but also between sending
+        # it and the line that would set it aside.
+        if not self.entrusted:
+            self.release_later()
 
     def release(self) -> None:
         """Give the span back; it may be reused at once."""
@@ -50,6 +60,12 @@ class Lease:
         if not self._released and os.getpid() == self._pid:
             self._released = True
             self._pool.take_back_later(self)
+
+
+def entrust(leases: Sequence[Lease], entrusted: bool) -> None:
+    """Note that the worker may write to these spans from now on, or that it does no more."""
+    for lease in leases:
+        lease.entrusted = entrusted
 
 
 def too_small(nbytes: int, largest: int, limit: int) -> PoolTooSmall:
@@ -67,4 +83,13 @@ def no_room(nbytes: int) -> DeadlineExceeded:
     return DeadlineExceeded(
         f"The pool had no room for {nbytes / 1e6:.0f} MB before the call's deadline. Raise timeout, enlarge the pool "
         "(slots, slot_bytes, pool_limit), or run fewer calls at once."
+    )
+
+
+def all_kept(nbytes: int, limit: int) -> PoolTooSmall:
+    """Return the error of a call that would have to wait for the user to let go of results."""
+    return PoolTooSmall(
+        f"The arrays of this call take {nbytes / 1e6:.0f} MB, and the only segments of the pool that are large enough "
+        f"hold results that are kept; it grows to {limit / 1e6:.0f} MB. Delete results, or enlarge it with "
+        "offload(slots=…), offload(slot_bytes=…) or offload(pool_limit=…)."
     )

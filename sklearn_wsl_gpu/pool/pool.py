@@ -14,8 +14,6 @@ import weakref
 from collections import deque
 from collections.abc import Sequence
 
-import numpy as np
-
 from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
 from sklearn_wsl_gpu.errors import PoolError
 from sklearn_wsl_gpu.pool import ledger, placing
@@ -29,7 +27,7 @@ from sklearn_wsl_gpu.pool.layout import (
     WORKER,
     Geometry,
 )
-from sklearn_wsl_gpu.pool.lease import Lease, no_room, too_small
+from sklearn_wsl_gpu.pool.lease import Lease, all_kept, no_room, too_small
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.pool.region import Region, Regions
 from sklearn_wsl_gpu.pool.segment import Segment
@@ -167,8 +165,8 @@ class Pool:
 
     def put(self, lease: Lease, refs: Sequence[ArrayRef], arrays: Sequence[Array]) -> None:
         """Write the arrays of a request, and the span's header last."""
-        segment = self._segment_of(lease)
-        placing.write(segment.map, lease.ref.start, refs, arrays, self.copier.copy)
+        window = self.window(lease)  # held: else the mapping could be closed beneath a copy
+        placing.write(window.data, 0, refs, arrays, self.copier.copy)
         end = refs[-1].offset + placing.nbytes_of(refs[-1]) if refs else SPAN_HEADER_BYTES
         self.seal(lease, end)
 
@@ -188,8 +186,7 @@ class Pool:
 
     def window(self, lease: Lease) -> Array:
         """Return the bytes of a leased span as an array: what `keep` watches, and what results are views of."""
-        # Not np.ndarray(buffer=…), which lets the mapping be closed beneath it.
-        return np.frombuffer(self._segment_of(lease).map, np.uint8, lease.size, lease.ref.start)
+        return self._segment_of(lease).window(lease.ref.start, lease.size)
 
     def keep(self, lease: Lease, window: Array, nbytes: int) -> bool:
         """Let the user keep views of `window`, if it lies where that is allowed.
@@ -280,7 +277,7 @@ class Pool:
         """Take the added segments out in which nothing is leased; the caller closes them when the worker has."""
         with self._changed:
             self._drain()
-            return self._regions.pop_idle()
+            return {} if len(self._queue) else self._regions.pop_idle()  # somebody waits for what is free now
 
     def trim(self, spare: int) -> int:
         """Give the memory of what is not leased back to the system.
@@ -348,6 +345,8 @@ class Pool:
             self._drain()
             if self._queue.first is ticket and (found := self._regions.allocate(nbytes, use)) is not None:
                 return found
+            if self._queue.first is ticket and not self._regions.may_hold(nbytes):
+                raise all_kept(nbytes, self.limit)
             wait = _WAIT_SLICE_SECONDS
             if deadline is not None:
                 wait = min(wait, deadline - time.monotonic())

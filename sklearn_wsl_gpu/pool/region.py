@@ -58,6 +58,17 @@ class Region:
         """Tell whether what begins there may be kept by the user as long as they like."""
         return start >= self.segment.geometry.kept_range[0]
 
+    def may_hold(self, nbytes: int) -> bool:
+        """Tell whether a run would fit once all is released but what the user keeps, or what is never used again."""
+        used, geometry = self.allocator.used, self.segment.geometry
+        held = sorted((start, start + size) for start, size in used.items() if start in self.kept.keys() | self.pinned)
+        begin, last = geometry.input_range[0], geometry.output_range[0]
+        for start, end in [*held, (last, last)]:
+            if min(start, last) - begin >= nbytes:
+                return True
+            begin = max(begin, end)
+        return False
+
     def find_kept(self, address: int, nbytes: int) -> tuple[SpanRef, int] | None:
         """Return the kept span that holds these bytes of memory, and their offset in it; None if there is none."""
         at = address - self.segment.address
@@ -103,6 +114,10 @@ class Regions(dict[int, Region]):
     def fit_ever(self, nbytes: int) -> bool:
         """Tell whether one of them, empty, could hold `nbytes`."""
         return any(region.allocator.fits_ever(nbytes) for region in self.values())
+
+    def may_hold(self, nbytes: int) -> bool:
+        """Tell whether one of them could hold `nbytes`, however long that takes; see `Region.may_hold`."""
+        return any(region.may_hold(nbytes) for region in self.values())
 
     def allocate(self, nbytes: int, use: int) -> tuple[Region, int, int] | None:
         """Return region, start and size of a run, or None while there is none; see `Region.allocate`."""

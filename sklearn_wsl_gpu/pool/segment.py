@@ -7,6 +7,10 @@ import mmap
 import os
 import threading
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_wsl_gpu.errors import PoolError, StaleReference
 from sklearn_wsl_gpu.pool import memory
 from sklearn_wsl_gpu.pool.layout import (
     CHALLENGE_BYTES,
@@ -73,8 +77,6 @@ class Segment:
         """
         epoch, geometry = unpack_superblock(os.pread(descriptor, 64, 0))
         if os.fstat(descriptor).st_size < geometry.file_bytes:
-            from sklearn_wsl_gpu.errors import StaleReference
-
             raise StaleReference("The segment is shorter than its superblock says.")
         return cls(descriptor, epoch, geometry)
 
@@ -85,10 +87,14 @@ class Segment:
         ------
         PoolSpaceError
             If there is no space.
+        PoolError
+            If another thread has closed it.
         """
         chunk = memory.RESERVE_CHUNK_BYTES
         first, last = start // chunk, (start + nbytes - 1) // chunk
         with self._lock:
+            if self.descriptor < 0:
+                raise _closed()
             missing = [index for index in range(first, last + 1) if index not in self._reserved]
             if not missing:
                 return
@@ -97,10 +103,24 @@ class Segment:
             memory.reserve(self.descriptor, begin, end - begin)
             self._reserved.update(missing)
 
+    def window(self, start: int, nbytes: int) -> NDArray[np.uint8]:
+        """Return bytes of it as an array; while there is any view of that, the mapping stays.
+
+        Raises
+        ------
+        PoolError
+            If another thread has closed it.
+        """
+        try:
+            # Not np.ndarray(buffer=…), which lets the mapping be closed beneath it.
+            return np.frombuffer(self.map, np.uint8, nbytes, start)
+        except ValueError:
+            raise _closed() from None
+
     def seal(self, start: int, generation: int, nbytes: int, writer: int) -> None:
         """Write the header of a span, whose `nbytes`, header included, the other side may read from then on."""
         header = pack_span_header(self.epoch, generation, nbytes - SPAN_HEADER_BYTES, writer)
-        self.map[start : start + SPAN_HEADER_BYTES] = header
+        self.window(start, SPAN_HEADER_BYTES).data[:] = header
 
     def check(self, start: int, generation: int, nbytes: int, *writers: int) -> int:
         """Return the bytes of payload of a span of `nbytes` that one of `writers` has sealed.
@@ -110,7 +130,7 @@ class Segment:
         StaleReference
             If it holds anything else than this very generation.
         """
-        raw = self.map[start : start + SPAN_HEADER_BYTES]
+        raw = self.window(start, SPAN_HEADER_BYTES).tobytes()
         return check_span_header(raw, self.epoch, generation, nbytes - SPAN_HEADER_BYTES, *writers)
 
     def discard(self, begin: int, end: int) -> int:
@@ -136,9 +156,14 @@ class Segment:
 
     def close(self) -> None:
         """Drop this side's hold of the memory; arrays that still lie in it keep the mapping alive."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        with self._lock:  # another thread may be about to reserve
+            if self.descriptor >= 0:
+                os.close(self.descriptor)
+                self.descriptor = -1
         # A kept result is a view on this mapping; the mapping goes when the last such view goes.
         with contextlib.suppress(BufferError):
             self.map.close()
+
+
+def _closed() -> PoolError:
+    return PoolError("The session was closed while a call was under way.")

@@ -180,6 +180,8 @@ def test_an_array_that_cannot_lie_in_the_pool_lies_elsewhere() -> None:
         for dtype in (object, [("a", "i4")], "V3"):
             assert sklearn_wsl_gpu.empty(3, dtype).dtype == np.dtype(dtype)  # type: ignore[arg-type]
         assert sklearn_wsl_gpu.empty((0, 5)).shape == (0, 5)
+        for shape in (5, np.int64(5), (np.int64(5),), np.array([5])):
+            assert sklearn_wsl_gpu.empty(shape).shape == (5,)  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="negative"):
             sklearn_wsl_gpu.empty((-1, -2))
     with offload(endpoint="tcp://127.0.0.1:1", keys="/nonexistent"):

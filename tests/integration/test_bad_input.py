@@ -33,6 +33,7 @@ from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.carriers import shared
 from sklearn_wsl_gpu.keys import create_keys, read_client_keys
 from sklearn_wsl_gpu.pool import Geometry, Pool
+from sklearn_wsl_gpu.pool.layout import pack_superblock
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol.version import PROTOCOL
 from sklearn_wsl_gpu.session import Session
@@ -322,6 +323,24 @@ def test_a_forged_reference_is_refused_and_the_worker_lives(what: str) -> None:
         assert answer.code in {"stale-reference", "protocol"}
         StandardScaler().fit(X)
         assert session.status()["executor_pid"] == before
+
+
+@pytest.mark.parametrize(
+    "block", [b"\xff" * 64, pack_superblock(1, Geometry(4096, 1, 1, 10_000_000))], ids=["garbage", "too many slots"]
+)
+def test_a_client_that_spoils_its_own_pool_does_not_keep_others_from_the_workers_report(block: bytes) -> None:
+    with offload(fallback="raise") as session:
+        StandardScaler().fit(X)
+        spoiled = Session(sessions.live()[0].where, session.settings)
+        try:
+            spoiled.pool.segment.map[: len(block)] = block
+
+            pools: Any = sessions.live()[0].status()["pools"]
+
+            # What it said when it came is what counts.
+            assert [len(pool[5]) for pool in pools] == [session.settings.pool_size().geometry.slots] * 2
+        finally:
+            spoiled.close()
 
 
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "GridSearchCV", "StandardScaler.__class__", ""])

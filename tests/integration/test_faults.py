@@ -19,6 +19,7 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_wsl_gpu import DeadlineExceeded, FallbackWarning, WorkerDied, offload, sessions
+from sklearn_wsl_gpu.sockets import Wire
 from tests.integration.tools import POINTS, during_a_job, kill, long_fit, standalone_worker, until
 
 pytestmark = pytest.mark.timeout(120)
@@ -109,6 +110,31 @@ def test_an_abandoned_call_gives_its_memory_back_once_the_worker_has_confirmed()
         warnings.simplefilter("ignore", FallbackWarning)
         long_fit().fit(POINTS)
         assert session.report().local == 1
+    with offload() as session:
+        StandardScaler().fit(POINTS)
+        assert session.status()["pool_used_bytes"] == 0
+
+
+@pytest.mark.falls_back
+def test_an_abandoned_call_keeps_its_memory_when_the_next_call_is_interrupted_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*about: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with offload():
+        StandardScaler().fit(POINTS)
+    with offload(timeout=0.5) as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
+        long_fit().fit(POINTS)
+        held = sessions.obtain(session.settings)
+        used = held.pool.used_bytes
+        assert used >= POINTS.nbytes
+        with monkeypatch.context() as patch:
+            patch.setattr(Wire, "ask", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                StandardScaler().fit(POINTS)
+        assert held.pool.used_bytes == used, "nobody has said that the worker writes no more"
     with offload() as session:
         StandardScaler().fit(POINTS)
         assert session.status()["pool_used_bytes"] == 0

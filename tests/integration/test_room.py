@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_wsl_gpu import OffloadSession, PoolTooSmall, offload, room, sessions
-from sklearn_wsl_gpu.pool import Pool, Segment, numa, prefault
+from sklearn_wsl_gpu import DeadlineExceeded, OffloadSession, PoolTooSmall, offload, room, sessions
+from sklearn_wsl_gpu.pool import Geometry, Pool, Segment, numa, prefault
 from sklearn_wsl_gpu.pool.thresholds import Thresholds
+from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.session import Session
 from tests.integration.tools import until
 
@@ -150,6 +151,24 @@ def test_a_session_that_is_closed_does_not_wait_for_pages_to_be_ready() -> None:
     sessions.shutdown()
 
     assert held.room.ready.is_set()
+
+
+def test_closing_a_session_and_growing_wait_for_a_silent_worker_for_a_limited_time_only() -> None:
+    deadlines: list[float | None] = []
+
+    def ask(message: m.Message, deadline: float | None, body: bytes = b"") -> m.Message:
+        deadlines.append(deadline)
+        raise DeadlineExceeded("no answer")
+
+    pool = Pool(Geometry(MIB, 1, 1, 1), limit=9 * MIB)
+    asking = room.Room(pool, b"", ask, MIB)
+    assert asking.ready.wait(20)
+    assert not asking.grow(MIB)
+    asking.close()
+    pool.close()
+
+    assert len(deadlines) >= 2
+    assert None not in deadlines
 
 
 def test_what_the_ways_of_an_array_cost_is_measured_when_a_session_is_opened() -> None:

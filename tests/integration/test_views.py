@@ -169,6 +169,16 @@ def test_what_is_computed_where_it_was_sent_is_what_a_copy_gives(
         del local, remote, here, there
 
 
+def test_a_result_that_lies_before_something_else_that_was_sent_can_be_passed_on() -> None:
+    X, weights = np.tile(LARGE[:, :1], (20, 1)), np.ones(20 * len(LARGE))
+    with offload(fallback="raise") as session:
+        result = StandardScaler(with_mean=False, with_std=False).fit_transform(X, sample_weight=weights)
+        assert sessions.obtain(session.settings).pool.find_kept(result) is not None
+        scaler = StandardScaler().fit(result)
+
+    np.testing.assert_array_equal(scaler.mean_, StandardScaler().fit(X).mean_)
+
+
 def test_a_model_that_was_fitted_by_the_worker_still_copies_when_it_is_used_here() -> None:
     with offload(fallback="raise"):
         scaler = StandardScaler()

@@ -369,6 +369,29 @@ def test_a_closed_pool_is_an_error_and_not_a_crash(pool: Pool) -> None:
             use()
 
 
+def test_a_pool_that_is_closed_while_a_request_is_copied_is_an_error_and_not_a_crash(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = pool.lease_input(PAGE)
+    refs, _ = placing.plan([np.arange(10.0)])
+
+    def copy(target: Array, source: Array) -> None:
+        pool.close()
+        assert not pool.segment.map.closed
+        np.copyto(target, source)
+
+    monkeypatch.setattr(pool.copier, "copy", copy)
+    with pytest.raises(PoolError, match="closed"):
+        pool.put(lease, refs, [np.arange(10.0)])
+
+
+def test_a_pool_that_is_closed_while_a_span_is_reserved_is_an_error_of_the_pool(pool: Pool) -> None:
+    pool.segment.close()
+
+    with pytest.raises(PoolError, match="closed"):
+        pool.lease_input(PAGE)
+
+
 @pytest.fixture
 def growing() -> Iterator[Pool]:
     made = Pool(Geometry(SLOT, INPUTS, OUTPUTS, SCRATCH), limit=(INPUTS + OUTPUTS + SCRATCH + 10) * SLOT)
@@ -421,6 +444,52 @@ def test_who_waits_is_served_by_a_segment_that_is_added(growing: Pool) -> None:
     thread.join()
 
     everything.release()
+
+
+def test_who_would_have_to_wait_for_the_user_to_let_go_of_results_is_told_so(growing: Pool) -> None:
+    _grow(growing, 9 * SLOT)
+    lease = growing.lease_input(9 * SLOT, _now())
+    window = growing.window(lease)
+    assert growing.keep(lease, window, SLOT)
+    growing.lease_input(8 * SLOT, _now()).release()
+
+    for method in (growing.lease_input, growing.lease_output):
+        with pytest.raises(PoolTooSmall, match="kept"):
+            method(9 * SLOT, time.monotonic() + 2)
+    del window, lease
+    gc.collect()
+    growing.lease_input(9 * SLOT, _now()).release()
+
+
+def test_who_waits_for_what_a_call_holds_beside_kept_results_is_served(growing: Pool) -> None:
+    _grow(growing, 9 * SLOT)
+    first, held = growing.lease_input(7 * SLOT, _now()), growing.lease_input(2 * SLOT, _now())
+    window = growing.window(first)
+    assert growing.keep(first, window, SLOT)
+    held_too = growing.lease_input(5 * SLOT, _now())
+    thread = threading.Thread(target=lambda: growing.lease_input(8 * SLOT).release())
+    thread.start()
+    _until(lambda: _waiting(growing) == 1)
+
+    held.release()
+    held_too.release()
+    thread.join()
+
+
+def test_a_segment_that_somebody_waits_for_is_not_dropped(growing: Pool) -> None:
+    _grow(growing, 9 * SLOT)
+    lease = growing.lease_input(9 * SLOT, _now())
+    thread = threading.Thread(target=lambda: growing.lease_input(9 * SLOT).release())
+    thread.start()
+    _until(lambda: _waiting(growing) == 1)
+
+    with growing._changed:
+        lease.release_later()
+    assert growing.drop_idle() == {}
+    thread.join()
+
+    (segment,) = growing.drop_idle().values()
+    segment.close()
 
 
 def test_only_a_segment_in_which_nothing_is_leased_is_dropped(growing: Pool) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sklearn_wsl_gpu.pool import Geometry, Segment
+from sklearn_wsl_gpu.pool.layout import DATA_OFFSET, PAGE
 from wsl_worker import executor as module
 from wsl_worker.calls import _Generators
 from wsl_worker.engines.base import DeviceLost
@@ -96,6 +99,26 @@ def test_nothing_is_tried_again_that_would_not_help_or_would_count_twice(may_rep
         made._calls._compute(work, may_repeat, generators)
     assert engine.calls == 1
     assert len(made._models) == kept
+
+
+def test_pages_are_made_ready_by_one_thread_however_often_a_client_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = _executor(failures=0, kept=0)
+    made._segments[1, 0] = segment = Segment.create(Geometry(PAGE, 1, 1, 0))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(*about: Any) -> None:
+        begun.set()
+        go_on.wait()
+
+    monkeypatch.setattr(module, "prefault", wait)
+    before = threading.active_count()
+    for _ in range(100):
+        made._warm(1, 0, DATA_OFFSET, PAGE)
+    begun.wait()
+
+    assert threading.active_count() == before + 1
+    go_on.set()
+    segment.close()
 
 
 def test_an_executor_without_its_device_ends_and_the_front_can_tell(monkeypatch: pytest.MonkeyPatch) -> None:
