@@ -28,8 +28,8 @@ def empty(
 
     It is an ordinary numpy array, and may be kept as long as one. Passed to an offloaded call, it is not copied: the
     worker reads it where it lies. So does a contiguous part of it, and a large result of an offloaded call. It starts
-    the worker if there is none. A process that is forked sees, and changes, the same memory. Where the pool has no room, or no worker can be reached, the array lies elsewhere,
-    and is sent as any other.
+    the worker if there is none. A process that is forked sees, and changes, the same memory. Where the pool has no
+    room, or no worker can be reached, the array lies elsewhere, and is sent as any other.
 
     Parameters
     ----------

@@ -98,16 +98,21 @@ def test_a_span_header_with_any_other_byte_is_refused(epoch: int, generation: in
 
 
 @pytest.mark.parametrize(
-    ("epoch", "generation", "limit", "writer"),
-    [(6, 7, 100, WORKER), (5, 8, 100, WORKER), (5, 7, 99, WORKER), (5, 7, 100, CLIENT)],
+    ("epoch", "generation", "limit", "writer", "words"),
+    [
+        (6, 7, 100, WORKER, "generation 7"),
+        (5, 8, 100, WORKER, "generation 7 of writer 2, not generation 8"),
+        (5, 7, 99, WORKER, "announces 100 bytes, and 99"),
+        (5, 7, 100, CLIENT, "writer 2, not generation 7 of writer 1"),
+    ],
     ids=["epoch", "generation", "length", "writer"],
 )
 def test_a_span_of_another_epoch_generation_length_or_writer_is_refused(
-    epoch: int, generation: int, limit: int, writer: int
+    epoch: int, generation: int, limit: int, writer: int, words: str
 ) -> None:
     raw = pack_span_header(5, 7, 100, WORKER)
 
-    with pytest.raises(StaleReference, match="generation 7"):
+    with pytest.raises(StaleReference, match=words):
         check_span_header(raw, epoch, generation, limit, writer)
 
 
