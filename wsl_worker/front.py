@@ -29,6 +29,8 @@ ZAP_DOMAIN = b"sklearn_wsl_gpu"
 #: Somebody who waits longer than this is told that the request still runs.
 _PATIENCE_SECONDS = 0.4
 _TICK_MS = 100
+#: As plain numbers: flags of an enumeration take longer to add than a frame to send.
+_LAST, _NOT_LAST = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 class _AllowList:
@@ -175,11 +177,9 @@ class Front:
         scheduler.executor_died()
 
     def _receive_all(self) -> None:
-        while True:
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
+        # Asked for, not tried: to be told that there is none is an error, and dear.
+        while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             user = str(frames[0].get("User-Id"))
             raw = [frame.bytes for frame in frames]
             if b"" not in raw[1:]:
@@ -313,7 +313,9 @@ class Front:
         frames = [*envelope, m.encode(message), *([body] if body else [])]
         # A client that is gone, or does not read, is not waited for; if it lives, it asks again.
         with contextlib.suppress(zmq.ZMQError):
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
+            for frame in frames[:-1]:
+                self._socket.send(frame, _NOT_LAST)
+            self._socket.send(frames[-1], _LAST)
 
     def _counters(self) -> list[list[Any]]:
         return [
