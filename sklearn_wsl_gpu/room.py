@@ -1,6 +1,6 @@
 """Room for the calls of a session: leases, segments that are added and given back, and pages made ready ahead.
 
-Whatever it does by itself it does in a thread that steps back behind all others.
+Whatever it does by itself it does in a thread of its own.
 """
 
 from __future__ import annotations
@@ -161,12 +161,13 @@ class Room:
         return True
 
     def _keep(self) -> None:
-        memory.step_back()
         try:
-            self._make_ready()
             with contextlib.suppress(OffloadError, OSError):
-                if not self._stop.is_set():
-                    self.pool.thresholds = thresholds.decide(self._measure())
+                self.pool.thresholds = thresholds.decide(self._measure())
+            # In a thread of its own: one that has stepped back must not hold the interpreter's lock for long.
+            thread = threading.Thread(target=self._make_ready, daemon=True)
+            thread.start()
+            thread.join()
         finally:
             self.ready.set()
         granted = -1
@@ -192,6 +193,14 @@ class Room:
         small, large = np.zeros(4096, np.uint8), np.zeros(_BALLAST_BYTES, np.uint8)
         refs, nbytes = placing.plan([small])
 
+        def seconds_of(run: Callable[[], object]) -> float:
+            def unless_stopped() -> None:
+                if self._stop.is_set():
+                    raise PoolError("The session is closed.")
+                run()
+
+            return thresholds.seconds_of(unless_stopped)
+
         def place() -> None:
             lease = pool.lease_input(nbytes)
             pool.put(lease, refs, [small])
@@ -205,16 +214,17 @@ class Room:
                 lease.release()
 
         ballast = large.tobytes()
-        asking = thresholds.seconds_of(lambda: self._tell(message))
-        with_ballast = thresholds.seconds_of(lambda: self._tell(message, body=ballast))
+        asking = seconds_of(lambda: self._tell(message))
+        with_ballast = seconds_of(lambda: self._tell(message, body=ballast))
         return thresholds.Costs(
-            2 * thresholds.seconds_of(place),
+            2 * seconds_of(place),
             max(with_ballast - asking, 0.0) / _BALLAST_BYTES,
-            thresholds.seconds_of(refer),
-            thresholds.seconds_of(large.copy) / _BALLAST_BYTES,
+            seconds_of(refer),
+            seconds_of(large.copy) / _BALLAST_BYTES,
         )
 
     def _make_ready(self) -> None:
+        memory.step_back()
         segment = self.pool.segment
         for start, nbytes in prefault.first_runs(segment.geometry, self._ready_bytes):
             # Reserving gives a page its place, so that is done from there too.
