@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -60,9 +61,11 @@ class Ray(Contestant):
         import ray
 
         self._ray = ray
+        # Its sockets lie there, whose names may not be longer than 107 bytes.
+        self._directory = tempfile.TemporaryDirectory(prefix="ray")
         ray.init(
             num_cpus=1, include_dashboard=False, object_store_memory=_STORE_BYTES, log_to_driver=False,
-            logging_level=logging.ERROR, _temp_dir=f"{self.directory}/ray",
+            logging_level=logging.ERROR, _temp_dir=self._directory.name,
         )  # fmt: skip
         self._work = ray.remote(work)
 
@@ -71,6 +74,7 @@ class Ray(Contestant):
 
     def stop(self) -> None:
         self._ray.shutdown()
+        self._directory.cleanup()
         super().stop()
 
 

@@ -65,7 +65,11 @@ def memory(field: Field, name: str, mode: str, nbytes: int) -> dict[str, Any]:
         own = nbytes if mode.startswith("pool") else 0
         beyond = peak - (everything - shared) - own
         about = {"contestant": name, "mode": mode, "bytes": nbytes}
-        found = {"arrays": beyond / nbytes, "above idle": (peak - everything - own) / nbytes, "prefaulted": shared / nbytes}
+        found = {
+            "arrays": beyond / nbytes,
+            "above idle": (peak - everything - own) / nbytes,
+            "prefaulted": shared / nbytes,
+        }
         return about | found
     finally:
         runner.stop()
