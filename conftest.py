@@ -23,7 +23,7 @@ import hypothesis
 import psutil
 import pytest
 
-from sklearn_wsl_gpu import policy, sessions
+from sklearn_wsl_gpu import measuring, policy, sessions
 from sklearn_wsl_gpu.context import offload
 from sklearn_wsl_gpu.reporting import process_report
 
@@ -95,6 +95,13 @@ def shared_worker() -> Iterator[None]:
         session.room.ready.wait()
     yield
     sessions.shutdown()
+
+
+@pytest.fixture
+def own_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin with nothing measured, and keep what is measured apart."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(measuring, "_measured", measuring._Measured())
 
 
 @pytest.fixture(autouse=True)

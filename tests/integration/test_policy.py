@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +22,10 @@ from sklearn_wsl_gpu.estimators import ROWS
 from sklearn_wsl_gpu.invocation import Invocation
 from sklearn_wsl_gpu.predictions import Work
 
+pytestmark = pytest.mark.usefixtures("own_costs")
+
 X = np.random.default_rng(0).normal(size=(400, 5))
 y = (X[:, 0] > 0).astype(int)
-
-
-@pytest.fixture(autouse=True)
-def own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(measuring, "_measured", measuring._Measured())
 
 
 def _noticed(run: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> list[Work]:

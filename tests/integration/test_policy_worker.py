@@ -17,14 +17,10 @@ from sklearn_wsl_gpu import costfile, measuring, offload, sessions, workload
 from sklearn_wsl_gpu.estimators import ROWS
 from sklearn_wsl_gpu.invocation import Invocation
 
+pytestmark = pytest.mark.usefixtures("own_costs")
+
 X = np.random.default_rng(0).normal(size=(400, 5))
 y = (X[:, 0] > 0).astype(int)
-
-
-@pytest.fixture(autouse=True)
-def own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(measuring, "_measured", measuring._Measured())
 
 
 def test_a_call_that_stays_starts_no_worker_gives_no_warning_and_is_no_error() -> None:
