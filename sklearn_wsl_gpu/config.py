@@ -24,6 +24,8 @@ UNSET: Final[Any] = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 
 PREFIX = "SKLEARN_WSL_GPU_"
 _SLOTS = (4, 4, 8)
+#: Ways of arrays to the worker, the preferred one first.
+CARRIERS = ("shared", "stream")
 
 
 def _wrong(name: str, value: Any, allowed: str) -> ConfigurationError:
@@ -123,6 +125,12 @@ def _priority(value: Any) -> str:
     return str(value)
 
 
+def _carrier(value: Any) -> str:
+    if value not in ("auto", *CARRIERS):
+        raise _wrong("carrier", value, f"one of {['auto', *CARRIERS]}")
+    return str(value)
+
+
 def _timeout(value: Any) -> float | None:
     if value is None or value in ("", "none"):
         return None
@@ -203,6 +211,7 @@ class Settings:
     pool_limit: int | None = _setting(None, _bytes("pool_limit"))
     prefault: int | None = _setting(None, _bytes("prefault"))
     pool_dir: str | None = _setting(None, _path("pool_dir"))
+    carrier: str = _setting("auto", _carrier)
     keys: str | None = _setting(None, _path("keys"))
     model_bytes: int = _setting(2**30, _whole("model_bytes", 0))
 
@@ -223,6 +232,10 @@ class Settings:
     def ready_bytes(self, geometry: Geometry) -> int:
         """Return the bytes of input slots, and of output slots, that are made ready when a session is opened."""
         return sizing.ready_bytes(self._bounds(), geometry) if self.prefault is None else self.prefault
+
+    def carriers(self) -> list[str]:
+        """Return the names of the carriers that a session may use, the preferred one first."""
+        return list(CARRIERS) if self.carrier == "auto" else [self.carrier]
 
     def _bounds(self) -> list[sizing.Bound]:
         return machine.bounds(memory.directory_of(self.pool_dir))

@@ -183,6 +183,9 @@ class offload:
         is opened, so that the first call is no slower than others. None takes a 128th of what is free, a slot at most.
     pool_dir : path or None, default=None
         Directory of a memory file system that the pool should use; None lets the system choose.
+    carrier : {"auto", "shared", "stream"}, default="auto"
+        How arrays get to the worker and back: ``"shared"``, by memory that both sides see; ``"stream"``, over a socket
+        beside that of the messages, which is not encrypted. ``"auto"`` takes the first that works.
     keys : path or None, default=None
         Directory with the keys of the worker at `endpoint`; None takes ``~/.sklearn_wsl_gpu``.
     model_bytes : int, default=1073741824
@@ -225,6 +228,7 @@ class offload:
         pool_limit: int | None = UNSET,
         prefault: int | None = UNSET,
         pool_dir: str | PathLike[str] | None = UNSET,
+        carrier: str = UNSET,
         keys: str | PathLike[str] | None = UNSET,
         model_bytes: int = UNSET,
     ) -> None:

@@ -278,7 +278,7 @@ def _gather(
     )  # fmt: skip
     return Gathered(
         ("", name), packed(body), encoder.arrays, placed.refs, placed.nbytes, encoder.generators, frozenset(), None,
-        placed.lent_arrays, loan, True,
+        placed.lent_arrays, placed.changeable, loan, True,
     )  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def _offload(
     )  # fmt: skip
     gathered = Gathered(
         ("", function.name), packed(body), encoder.arrays, placed.refs, placed.nbytes, [], frozenset(), None,
-        placed.lent_arrays, priority=frame.settings.priority,
+        placed.lent_arrays, placed.changeable, priority=frame.settings.priority,
     )  # fmt: skip
     reply = session.request(session.next_number(), gathered, deadline, None)
     answered = time.perf_counter()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sklearn_wsl_gpu import _compat, inputs, namespaces, support
-from sklearn_wsl_gpu.arrays import ArrayRef
+from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
 from sklearn_wsl_gpu.errors import LocalProtocolError, Unsupported
 from sklearn_wsl_gpu.estimators import MIN_OVERWRITTEN_BYTES, Graph, Row, row_of
 from sklearn_wsl_gpu.invocation import Invocation
@@ -50,6 +50,8 @@ class Gathered:
         What the result is to be made of, if not of numpy.
     lent : list of ndarray
         Arrays that the worker can see already.
+    named : list of (SpanRef, ArrayRef)
+        Where those of them lie that the user can change.
     loan : Loan or None
         What it names of a span that is held for it.
     lends : bool
@@ -71,6 +73,7 @@ class Gathered:
     sent: frozenset[str]
     result: namespaces.Kind | None
     lent: list[Array]
+    named: list[tuple[SpanRef, ArrayRef]]
     loan: Loan | None = None
     lends: bool = False
     result_bytes: int = 0
@@ -101,6 +104,8 @@ class Placement(NamedTuple):
         What the worker can see already, as the call names it.
     lent_arrays : list of ndarray
         The same as arrays.
+    changeable : list of (SpanRef, ArrayRef)
+        Where those of them lie that the user can change.
     """
 
     refs: list[ArrayRef]
@@ -108,6 +113,7 @@ class Placement(NamedTuple):
     named: list[Any]
     lent: list[Any]
     lent_arrays: list[Array]
+    changeable: list[tuple[SpanRef, ArrayRef]]
 
 
 def attributes_to_send(call: Invocation, *, fitted: bool = False) -> dict[str, Any]:
@@ -190,9 +196,8 @@ def place(encoder: Encoder, pool: Pool, loan: Loan | None, single: Array | None 
         lent.append([list(loan.lease.ref), [list(ref) for ref in loan.refs], True])
     # The user may change them between two calls.
     lent += [[list(span), [list(ref)], False] for _, (span, ref) in held]
-    return Placement(
-        refs, nbytes, named, lent, [*(loan.arrays if loan is not None else ()), *[array for array, _ in held]]
-    )
+    arrays = [*(loan.arrays if loan is not None else ()), *[array for array, _ in held]]
+    return Placement(refs, nbytes, named, lent, arrays, [where for _, where in held])
 
 
 def gather(
@@ -262,7 +267,7 @@ def gather(
     X = _overwritable(call, [*encoder.arrays, *placed.lent_arrays], nodes) if engine == "cpu" else None
     return Gathered(
         (call.row.name, call.method), packed(body), encoder.arrays, placed.refs, placed.nbytes, encoder.generators,
-        sent, result, placed.lent_arrays, loan, result_bytes=0 if X is None else X.nbytes,
+        sent, result, placed.lent_arrays, placed.changeable, loan, result_bytes=0 if X is None else X.nbytes,
         overwritten=any(X is array for array in encoder.arrays), priority=priority,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The first conversation of a session: who both sides are, and that both see the same memory."""
+"""The first conversation of a session: who both sides are, and how arrays get across."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib.metadata import version
 from sklearn_wsl_gpu import launch
 from sklearn_wsl_gpu.carriers import shared
 from sklearn_wsl_gpu.carriers.file_reply import ReplyDirectory
+from sklearn_wsl_gpu.carriers.moving import Moving
 from sklearn_wsl_gpu.errors import (
     DeadlineExceeded,
     OffloadError,
@@ -18,7 +19,7 @@ from sklearn_wsl_gpu.errors import (
     WorkerStartError,
     WorkerUnavailable,
 )
-from sklearn_wsl_gpu.pool import Segment
+from sklearn_wsl_gpu.pool import Pool
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol.version import FILE_REPLIES, PROTOCOL, agree
 from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
@@ -26,11 +27,14 @@ from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
 #: An executor that imports a GPU library takes its time.
 _ENGINE_START_SECONDS = 120.0
 
+#: Name of the offer of a directory for replies.
+_REPLIES = "replies"
+
 _REFUSALS: dict[str, type[OffloadError]] = {"version-mismatch": VersionMismatch, "engine-broken": WorkerStartError}
 
 
 def greet(
-    where: launch.Address, segment: Segment, timeout: float | None, base: str | None
+    where: launch.Address, pool: Pool, moving: Moving, timeout: float | None, base: str | None
 ) -> tuple[m.Welcome, int, ReplyDirectory | None]:
     """Open a session.
 
@@ -38,8 +42,10 @@ def greet(
     ----------
     where : Address
         Of the worker.
-    segment : Segment
-        The first of the session's pool.
+    pool : Pool
+        The session's.
+    moving : Moving
+        Its carriers; opened here.
     timeout : float or None
         Seconds that it may take.
     base : str or None
@@ -59,8 +65,8 @@ def greet(
         If the worker cannot be reached, or does not fit.
     """
     versions = {"scikit-learn": version("scikit-learn"), "sklearn_wsl_gpu": version("sklearn-wsl-gpu")}
-    offered = shared.offer(segment)
-    hello = m.Hello(PROTOCOL, [list(pair) for pair in versions.items()], os.getpid(), shared.boot_id(), offered)
+    offers, named = moving.offers(0, pool.segment), [list(pair) for pair in versions.items()]
+    hello = m.Hello(PROTOCOL, named, os.getpid(), shared.boot_id(), pool.segment.region, offers)
     end = time.monotonic() + _ENGINE_START_SECONDS
     if timeout is not None:
         end = min(end, time.monotonic() + timeout)
@@ -68,7 +74,7 @@ def greet(
     try:
         if isinstance(answer, m.Refused) and answer.code == VersionMismatch.code:
             files = ReplyDirectory(base)
-            hello = hello._replace(protocol=FILE_REPLIES, offer=[*offered, files.path])
+            hello = hello._replace(protocol=FILE_REPLIES, offers=[*offers, [_REPLIES, files.path]])
             again = _ask(where, hello, end)
             answer = again if isinstance(again, m.Welcome) else answer
         if isinstance(answer, m.Refused):
@@ -77,7 +83,7 @@ def greet(
             raise ProtocolError("The worker did not welcome this client.")
         others = dict((name, text) for name, text in answer.versions)
         agree(hello.protocol, versions, answer.protocol, others, "worker")
-        shared.prove(segment, offered, answer.proof)
+        moving.open(answer.carriers, answer.refused, answer.number, host_of(where.endpoint))
     except BaseException:
         if files is not None:
             files.close()
@@ -86,6 +92,11 @@ def greet(
         with contextlib.suppress(OSError):
             return answer, os.pidfd_open(answer.pid), files
     return answer, -1, files
+
+
+def host_of(endpoint: str) -> str:
+    """Return name or address of the host in ``tcp://HOST:PORT``."""
+    return endpoint.partition("://")[2].rpartition(":")[0].strip("[]")
 
 
 def _ask(where: launch.Address, hello: m.Hello, end: float) -> m.Message:

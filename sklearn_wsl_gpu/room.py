@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sklearn_wsl_gpu.carriers import shared
+from sklearn_wsl_gpu.carriers.moving import Moving
 from sklearn_wsl_gpu.errors import OffloadError, PoolError, ProtocolError
 from sklearn_wsl_gpu.pool import Geometry, Lease, Pool, memory, numa, placing, prefault, thresholds
 from sklearn_wsl_gpu.protocol import messages as m
@@ -41,6 +41,8 @@ class Room:
     Parameters
     ----------
     pool : Pool
+    moving : Moving
+        The ways to the worker's side of it.
     session : bytes
         The session's token.
     ask : Ask
@@ -50,8 +52,11 @@ class Room:
         NUMA node that reads the input slots, or -1.
     """
 
-    def __init__(self, pool: Pool, session: bytes, ask: Ask, ready_bytes: int, node: int = numa.UNKNOWN) -> None:
+    def __init__(
+        self, pool: Pool, moving: Moving, session: bytes, ask: Ask, ready_bytes: int, node: int = numa.UNKNOWN
+    ) -> None:
         self.pool = pool
+        self._moving = moving
         self._session = session
         self._ask = ask
         self._ready_bytes = ready_bytes
@@ -144,13 +149,13 @@ class Room:
             return False
         number, segment = prepared
         try:
-            offered = shared.offer(segment)
-            answer = self._tell(m.Attach(self._session, number, offered), deadline)
+            offers = self._moving.offers(number, segment)
+            answer = self._tell(m.Attach(self._session, number, segment.region, offers), deadline)
             if isinstance(answer, m.Refused):
                 raise ProtocolError(answer.words, answer.code)
             if not isinstance(answer, m.Attached) or answer.segment != number:
                 raise ProtocolError("The worker did not attach a segment that was added to the pool.")
-            shared.prove(segment, offered, answer.proof)
+            self._moving.admit(number, segment, answer.carriers)
         except BaseException as error:
             segment.close()
             self._unsure.append(number)  # its answer may have been lost, and the worker hold it
@@ -217,7 +222,7 @@ class Room:
         asking = seconds_of(lambda: self._tell(message))
         with_ballast = seconds_of(lambda: self._tell(message, body=ballast))
         return thresholds.Costs(
-            2 * seconds_of(place),
+            2 * (seconds_of(place) + self._moving.least_seconds),
             max(with_ballast - asking, 0.0) / _BALLAST_BYTES,
             seconds_of(refer),
             seconds_of(large.copy) / _BALLAST_BYTES,

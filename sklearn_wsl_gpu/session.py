@@ -14,8 +14,10 @@ from functools import cached_property
 from typing import Any
 
 from sklearn_wsl_gpu import launch, lending
-from sklearn_wsl_gpu.arrays import is_inline
+from sklearn_wsl_gpu.abandoned import Abandoned
+from sklearn_wsl_gpu.arrays import check_array_ref, is_inline
 from sklearn_wsl_gpu.carriers import file_reply
+from sklearn_wsl_gpu.carriers.moving import Moving
 from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.errors import (
     DeadlineExceeded,
@@ -28,12 +30,11 @@ from sklearn_wsl_gpu.errors import (
 )
 from sklearn_wsl_gpu.gather import Gathered
 from sklearn_wsl_gpu.greeting import greet
-from sklearn_wsl_gpu.pool import Lease, Pool, entrust
+from sklearn_wsl_gpu.pool import Lease, Pool, entrust, placing
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.room import Room
 from sklearn_wsl_gpu.sockets import Wire
 
-_SETTLE_SECONDS = 2.0
 #: Smallest and largest span that is granted for a reply before its size is known.
 _LEAST_GRANT_BYTES = 64 * 1024
 _FIRST_GRANT_BYTES = 16 * 1024 * 1024
@@ -89,6 +90,8 @@ class Session:
     ----------
     where : Address
     pool : Pool
+    moving : Moving
+        The ways of its spans to the worker and back.
     room : Room
         Finds room in the pool.
     broken : bool
@@ -102,22 +105,24 @@ class Session:
         self._numbers = itertools.count(1)
         self._idle: list[Wire] = []
         self._lock = threading.Lock()
-        self._abandoned: list[tuple[int, list[Lease]]] = []
         self._sizes: dict[tuple[str, str], float] = {}
         self._models: OrderedDict[tuple[str, bytes], int] = OrderedDict()
         self.broken = False
         self.silent = False
         size = settings.pool_size()
         self.pool = Pool(size.geometry, settings.pool_dir, settings.limit(), size.why)
+        self.moving = Moving(self.pool, settings.carriers())
         try:
             self._welcome, self._process, self._files = greet(
-                where, self.pool.segment, settings.timeout, settings.pool_dir
+                where, self.pool, self.moving, settings.timeout, settings.pool_dir
             )
         except BaseException:
+            self.moving.close()
             self.pool.close()
             raise
+        self._abandoned = Abandoned(self._welcome.session, self._connect)
         ready_bytes = 0 if where.guest and settings.prefault is None else settings.ready_bytes(self.pool.geometry)
-        self.room = Room(self.pool, self._welcome.session, self._ask, ready_bytes, self._welcome.node)
+        self.room = Room(self.pool, self.moving, self._welcome.session, self._ask, ready_bytes, self._welcome.node)
 
     def __repr__(self) -> str:
         return f"<Session with {', '.join(self.engines)} at {self.where.endpoint}, {self.pool!r}>"
@@ -181,7 +186,7 @@ class Session:
             If it cannot be done there. The spans are safe: released, or kept until the worker has confirmed
             that it writes no more.
         """
-        self._settle()
+        self.broken = not self._abandoned.settle() or self.broken
         begin = time.perf_counter()
         leases: list[Lease] = []
         wire: Wire | None = None
@@ -191,20 +196,20 @@ class Session:
             if gathered.refs:
                 inputs = self._lease_input(gathered, deadline)
                 leases.append(inputs)
-                self.pool.put(inputs, gathered.refs, gathered.arrays)
             granted = inputs if gathered.overwritten else self._lease_output(gathered, deadline)
             if granted is not None and granted is not inputs:
                 leases.append(granted)
             refs = tuple(None if lease is None else lease.ref for lease in (inputs, granted))
             call = m.Call(self._welcome.session, number, refs[0], refs[1], gathered.priority)
             wire = self._take_wire()
+            self._send(number, inputs, gathered, deadline)
             entrust(leases, True)
             sent = time.perf_counter()
             answer, raw = self._converse(wire, call, gathered, leases, deadline, show)
             entrust(leases, False)
             clean = True
             seconds = (sent - begin, time.perf_counter() - sent)
-            reply = self._conclude(answer, raw, leases[-1] if leases else None, seconds)
+            reply = self._conclude(answer, raw, leases[-1] if leases else None, seconds, deadline)
             if reply.lease is not None:
                 leases.remove(reply.lease)
             if inputs in leases and lending.wanted() and gathered.lends:
@@ -228,7 +233,13 @@ class Session:
                 if gathered.loan is not None and wire is not None:
                     lending.surrender()
                     leases.append(gathered.loan.lease)
-                self._abandon(number, leases, wire)
+                self._abandoned.add(number, leases, wire)
+
+    def _send(self, number: int, inputs: Lease | None, gathered: Gathered, deadline: float | None) -> None:
+        if inputs is not None:
+            self.moving.send(number, inputs, gathered.refs, gathered.arrays, deadline)
+        for span, ref in gathered.named:
+            self.moving.lend(number, span, ref.offset, placing.nbytes_of(ref), deadline)
 
     def _lease_input(self, gathered: Gathered, deadline: float | None) -> Lease:
         caller = gathered.caller
@@ -268,7 +279,14 @@ class Session:
             else:
                 return answer, raw
 
-    def _conclude(self, answer: m.Message, raw: bytes, granted: Lease | None, seconds: tuple[float, float]) -> Reply:
+    def _conclude(
+        self,
+        answer: m.Message,
+        raw: bytes,
+        granted: Lease | None,
+        seconds: tuple[float, float],
+        deadline: float | None,
+    ) -> Reply:
         if isinstance(answer, m.NeedModel):
             raise ModelMissing
         if isinstance(answer, m.Failed):
@@ -287,6 +305,9 @@ class Session:
         if not files and not all(is_inline(ref) for ref in body.refs):
             if granted is None:
                 raise ProtocolError("The worker sent arrays without a span for them.")
+            placed = [check_array_ref(ref, granted.size)[0] for ref in body.refs if not is_inline(ref)]
+            end = max(ref.offset + placing.nbytes_of(ref) for ref in placed)
+            self.moving.receive(answer.request, granted, end, deadline)
             payload = self.pool.check_reply(granted)
             lease = granted
         return Reply(body, lease, self.pool, len(raw) + payload, *seconds, files)
@@ -326,6 +347,7 @@ class Session:
                 wires[0].ask(m.Bye(self._welcome.session), b"", time.monotonic() + 0.5)
         for wire in wires:
             wire.close()
+        self.moving.close()
         self.pool.close()
         if self._files is not None:
             self._files.close()
@@ -353,6 +375,9 @@ class Session:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
+        return self._connect()
+
+    def _connect(self) -> Wire:
         return Wire(self.where.endpoint, self.where.keys, self._process, greeted=True)
 
     def _give_wire(self, wire: Wire) -> None:
@@ -361,40 +386,3 @@ class Session:
                 self._idle.append(wire)
                 return
         wire.close()
-
-    def _abandon(self, number: int, leases: list[Lease], wire: Wire | None) -> None:
-        if wire is None:  # nothing was sent
-            for lease in leases:
-                lease.release()
-            return
-        # Until the worker confirms, it may still write to these spans.
-        with self._lock:
-            self._abandoned.append((number, leases))
-        with contextlib.suppress(OffloadError):
-            wire.tell(m.Cancel(self._welcome.session, number))
-        wire.close(linger_ms=500)
-
-    def _settle(self) -> None:
-        if not self._abandoned:
-            return
-        with self._lock:
-            waiting, self._abandoned = self._abandoned, []
-        try:
-            while waiting and self._is_over(waiting[-1][0]):
-                for lease in waiting.pop()[1]:
-                    lease.release()
-        finally:  # an interrupt may come here too
-            with self._lock:
-                self._abandoned += waiting
-
-    def _is_over(self, number: int) -> bool:
-        """Tell whether the worker confirms that it writes no more for a request."""
-        wire = Wire(self.where.endpoint, self.where.keys, self._process, greeted=True)
-        try:
-            answer, _ = wire.ask(m.Cancel(self._welcome.session, number), b"", time.monotonic() + _SETTLE_SECONDS)
-        except OffloadError as error:
-            self.broken = isinstance(error, WorkerUnavailable) or self.broken
-            return False
-        finally:
-            wire.close()
-        return isinstance(answer, m.Cancelled)

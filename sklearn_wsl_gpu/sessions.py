@@ -34,7 +34,7 @@ _parents: list[_Sessions] = []
 def _key(settings: Settings) -> SessionKey:
     return (
         settings.endpoint, settings.keys, launch.worker_key(settings), settings.slots, settings.slot_bytes,
-        settings.pool_dir, settings.pool_limit, settings.prefault,
+        settings.pool_dir, settings.pool_limit, settings.prefault, settings.carrier,
     )  # fmt: skip
 
 

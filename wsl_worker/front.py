@@ -21,6 +21,8 @@ from sklearn_wsl_gpu.errors import OffloadError, ProtocolError
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol.codec import MAX_MESSAGE_BYTES
 from sklearn_wsl_gpu.protocol.version import PROTOCOL, agree
+from wsl_worker.bulk import Bulk
+from wsl_worker.doors import Doors
 from wsl_worker.fleet import Fleet
 from wsl_worker.scheduler import Scheduler
 from wsl_worker.sessions import MAX_SEGMENTS, MAX_SESSIONS, Envelope, Session, Sessions
@@ -75,6 +77,8 @@ class Front:
         self._fleet = fleet
         self._starts: dict[Scheduler, int] = {}
         self._pool_bytes = pool_bytes
+        self._bulk = Bulk(listen.partition("://")[2].rpartition(":")[0].strip("[]"))
+        self._doors = Doors(self._bulk)
         self._sessions = Sessions()
         self._versions = versions()
         self._boot = shared.boot_id()
@@ -150,6 +154,7 @@ class Front:
         self._socket.close(linger=200)
         for session in self._sessions:
             self._sessions.remove(session)
+        self._bulk.close()
         self._authenticator.stop()
         self._context.destroy(linger=0)
 
@@ -213,6 +218,8 @@ class Front:
         elif isinstance(message, m.Grant):
             self._fleet.of(session).grant(session, message, envelope)
         elif isinstance(message, m.Cancel):
+            if not self._doors.cancel(session.number, message.request):
+                raise ProtocolError("Something is still being moved for this request; ask again.", "busy")
             self._fleet.of(session).cancel(session, message, envelope)
         elif isinstance(message, (m.Attach, m.Detach, m.Warm)):
             self._answer(envelope, self._change_pool(session, message), b"")
@@ -247,15 +254,19 @@ class Front:
             return
         if len(self._sessions) >= MAX_SESSIONS:
             self._end_session(self._sessions.idlest())
-        descriptor, geometry, proof = shared.accept(hello.offer, self._pool_bytes)
+        number = self._sessions.next_number()
+        accepted = self._doors.accept(number, 0, hello.region, hello.offers, self._pool_bytes)
         process = self._watchable(hello)
-        session = self._sessions.open(user, hello.pid, descriptor, geometry, process, time.monotonic())
+        session = self._sessions.open(
+            number, user, hello.pid, accepted.descriptor, accepted.geometry, process, time.monotonic()
+        )
         if process >= 0:
             self.watch(process, lambda: self._end_session(session))
         self._fleet.attach(session, scheduler)
         versions = [*map(list, self._versions.items()), *scheduler.packages]
         welcome = m.Welcome(
-            PROTOCOL, versions, session.token, scheduler.engines, proof, os.getpid(), self._boot, scheduler.node,
+            PROTOCOL, versions, session.token, session.number, scheduler.engines, accepted.carriers, accepted.refused,
+            os.getpid(), self._boot, scheduler.node,
         )  # fmt: skip
         self._answer(envelope, welcome, b"")
 
@@ -264,15 +275,17 @@ class Front:
         if isinstance(message, m.Attach):
             if number < 1 or number in session.descriptors or len(session.descriptors) >= MAX_SEGMENTS:
                 raise ProtocolError(f"A segment of number {number} cannot be added to this session's pool.")
-            descriptor, geometry, proof = shared.accept(message.offer, self._pool_bytes - session.pool_bytes)
-            session.add_segment(number, descriptor, geometry)
+            budget = self._pool_bytes - session.pool_bytes
+            accepted = self._doors.accept(session.number, number, message.region, message.offers, budget)
+            session.add_segment(number, accepted.descriptor, accepted.geometry)
             scheduler.attach_segment(session, number)
-            return m.Attached(number, proof)
+            return m.Attached(number, accepted.carriers)
         if number not in session.descriptors or (number == 0 and isinstance(message, m.Detach)):
             raise ProtocolError(f"This session's pool has no segment of number {number} to do that with.")
         if isinstance(message, m.Detach):
             scheduler.tell_of_segment("drop_segment", session, number)
             session.drop_segment(number)
+            self._doors.drop(session.number, number)
         else:
             scheduler.tell_of_segment("warm", session, number, message.start, message.nbytes)
         return m.Done()
@@ -306,6 +319,7 @@ class Front:
             self.unwatch(session.process)
         self._fleet.detach(session)
         self._sessions.remove(session)
+        self._doors.close(session.number)
 
     def _answer(self, envelope: Envelope | None, message: m.Message, body: bytes) -> None:
         if envelope is None:

@@ -207,10 +207,16 @@ class Sessions:
     def __iter__(self) -> Any:
         return iter(list(self._by_token.values()))
 
-    def open(self, user: str, pid: int, descriptor: int, geometry: Geometry, process: int, now: float) -> Session:
-        """Add a session under a new token."""
+    def next_number(self) -> int:
+        """Return the number of a session to be; never given twice."""
         self._count += 1
-        session = Session(self._count, os.urandom(16), user, pid, {0: descriptor}, {0: geometry}, process, now)
+        return self._count
+
+    def open(
+        self, number: int, user: str, pid: int, descriptor: int, geometry: Geometry, process: int, now: float
+    ) -> Session:
+        """Add a session under a new token."""
+        session = Session(number, os.urandom(16), user, pid, {0: descriptor}, {0: geometry}, process, now)
         self._by_token[session.token] = session
         return session
 

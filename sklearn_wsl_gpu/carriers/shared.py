@@ -85,11 +85,7 @@ def accept(raw: list[Any], budget: int) -> tuple[int, Geometry, bytes]:
         except StaleReference as error:
             raise _not_shared() from error
         if geometry.file_bytes > budget or about.st_size < geometry.file_bytes:
-            raise WorkerUnavailable(
-                f"The worker takes pools of at most {budget / 1e9:.1f} GB; this one has "
-                f"{geometry.pool_bytes / 1e9:.1f} GB. Make slots or slot_bytes smaller.",
-                "pool-too-large",
-            )
+            raise too_large(geometry, budget)
         proof = _answer(nonce)
         os.pwrite(descriptor, proof, CHALLENGE_OFFSET + CHALLENGE_BYTES)
     except BaseException:
@@ -102,6 +98,15 @@ def prove(segment: Segment, offered: list[Any], proof: bytes) -> None:
     """Make sure, on the client's side, that the worker wrote into this very memory."""
     if proof != _answer(offered[3]) or segment.worker_challenge() != proof:
         raise _not_shared()
+
+
+def too_large(geometry: Geometry, budget: int) -> WorkerUnavailable:
+    """Return the error of a pool that is larger than the worker takes."""
+    return WorkerUnavailable(
+        f"The worker takes pools of at most {budget / 1e9:.1f} GB; this one has {geometry.pool_bytes / 1e9:.1f} GB. "
+        "Make slots or slot_bytes smaller.",
+        "pool-too-large",
+    )
 
 
 def _not_shared() -> WorkerUnavailable:

@@ -93,6 +93,14 @@ def view(memory: mmap.mmap | memoryview, start: int, ref: ArrayRef) -> Array:
     return array
 
 
+def raw(array: Array, ref: ArrayRef) -> memoryview | None:
+    """Return the memory of an array as it is to lie in a span; None if it is to lie there otherwise."""
+    if array.dtype.str != ref.dtype or not (array.flags.c_contiguous if ref.order == "C" else array.flags.f_contiguous):
+        return None
+    flat: Array = array.reshape(-1, order=ref.order).view(np.uint8)  # type: ignore[call-overload]
+    return flat.data
+
+
 def write(
     memory: mmap.mmap | memoryview,
     start: int,

@@ -172,7 +172,7 @@ class Pool:
 
     def seal(self, lease: Lease, nbytes: int) -> None:
         """Write the header of a span whose first `nbytes`, header included, the worker may read."""
-        self._segment_of(lease).seal(lease.ref.start, lease.ref.generation, nbytes, CLIENT)
+        self._segment_of(lease.ref).seal(lease.ref.start, lease.ref.generation, nbytes, CLIENT)
 
     def check_reply(self, lease: Lease) -> int:
         """Return the payload bytes of a reply that the worker wrote for this very lease.
@@ -182,11 +182,15 @@ class Pool:
         StaleReference
             If the span holds anything else.
         """
-        return self._segment_of(lease).check(lease.ref.start, lease.ref.generation, lease.size, WORKER)
+        return self._segment_of(lease.ref).check(lease.ref.start, lease.ref.generation, lease.size, WORKER)
 
     def window(self, lease: Lease) -> Array:
         """Return the bytes of a leased span as an array: what `keep` watches, and what results are views of."""
-        return self._segment_of(lease).window(lease.ref.start, lease.size)
+        return self._segment_of(lease.ref).window(lease.ref.start, lease.size)
+
+    def bytes_of(self, ref: SpanRef) -> memoryview:
+        """Return the bytes of a span that is leased."""
+        return self._segment_of(ref).window(ref.start, ref.nbytes).data
 
     def keep(self, lease: Lease, window: Array, nbytes: int) -> bool:
         """Let the user keep views of `window`, if it lies where that is allowed.
@@ -307,10 +311,10 @@ class Pool:
         for region in self._regions.values():
             region.segment.close()
 
-    def _segment_of(self, lease: Lease) -> Segment:
+    def _segment_of(self, ref: SpanRef) -> Segment:
         if self._closed:
             raise PoolError("The session was closed while a call was under way.")
-        return self._regions[lease.ref.segment].segment
+        return self._regions[ref.segment].segment
 
     def _try_lease(self, nbytes: int, use: int, caller: Caller) -> Lease | None:
         with self._changed:

@@ -49,13 +49,26 @@ class Segment:
         return f"<Segment {self.geometry.slots} slots of {self.geometry.slot_bytes} bytes, epoch {self.epoch:x}>"
 
     @classmethod
-    def create(cls, geometry: Geometry, directory: str | None = None, note: str = "") -> Segment:
-        """Create a segment, with a note for people who look at it; its memory is sparse until it is reserved."""
+    def create(
+        cls, geometry: Geometry, directory: str | None = None, note: str = "", epoch: int | None = None
+    ) -> Segment:
+        """Create a segment; its memory is sparse until it is reserved.
+
+        Parameters
+        ----------
+        geometry : Geometry
+        directory : str or None
+            Where its memory comes from, see `memory.create_backing`.
+        note : str
+            For people who look at it.
+        epoch : int or None
+            That of the segment that it is to be the other side's memory of; None for a segment of its own.
+        """
         descriptor = memory.create_backing(geometry.file_bytes, directory)
         try:
             memory.reserve(descriptor, 0, DATA_OFFSET)
-            # 63 random bits: a segment made anew is never taken for an older one.
-            epoch = int.from_bytes(os.urandom(8), "little") >> 1
+            if epoch is None:  # 63 random bits: a segment made anew is never taken for an older one
+                epoch = int.from_bytes(os.urandom(8), "little") >> 1
             segment = cls(descriptor, epoch, geometry)
         except BaseException:
             os.close(descriptor)
@@ -79,6 +92,12 @@ class Segment:
         if os.fstat(descriptor).st_size < geometry.file_bytes:
             raise StaleReference("The segment is shorter than its superblock says.")
         return cls(descriptor, epoch, geometry)
+
+    @property
+    def region(self) -> list[int]:
+        """What the other side needs to make memory of its own for it: epoch, bytes of a slot, slots of each kind."""
+        geometry = self.geometry
+        return [self.epoch, geometry.slot_bytes, geometry.inputs, geometry.outputs, geometry.scratch]
 
     def reserve(self, start: int, nbytes: int) -> None:
         """Reserve the pages of a run, once for the segment's life.

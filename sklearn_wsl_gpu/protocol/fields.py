@@ -47,6 +47,18 @@ def items(value: Any) -> list[Any]:
     return value
 
 
+def integers(value: Any) -> list[int]:
+    """Check a list of whole numbers."""
+    return [integer(item) for item in items(value)]
+
+
+def named_lists(value: Any) -> list[list[Any]]:
+    """Check a list of lists that begin with a text."""
+    for item in items(value):
+        text(items(item)[0] if item else None)
+    return value  # type: ignore[no-any-return]
+
+
 def texts(value: Any) -> list[str]:
     """Check a list of texts."""
     return [text(item) for item in items(value)]

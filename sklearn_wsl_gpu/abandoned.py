@@ -1,0 +1,76 @@
+"""Requests that were given up: their spans are used again when the worker has confirmed that it writes no more."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+
+from sklearn_wsl_gpu.errors import OffloadError, WorkerUnavailable
+from sklearn_wsl_gpu.pool import Lease
+from sklearn_wsl_gpu.protocol import messages as m
+from sklearn_wsl_gpu.sockets import Wire
+
+_SETTLE_SECONDS = 2.0
+
+
+class Abandoned:
+    """The requests of a session that were given up, and their spans.
+
+    Parameters
+    ----------
+    session : bytes
+        The session's token.
+    connect : callable
+        Returns a new wire.
+    """
+
+    def __init__(self, session: bytes, connect: Callable[[], Wire]) -> None:
+        self._session = session
+        self._connect = connect
+        self._waiting: list[tuple[int, list[Lease]]] = []
+        self._lock = threading.Lock()
+
+    def add(self, number: int, leases: list[Lease], wire: Wire | None) -> None:
+        """Give up a request; `wire` is the one it was sent by, or None if nothing was sent."""
+        if wire is None:
+            for lease in leases:
+                lease.release()
+            return
+        # Until the worker confirms, it may still write to these spans.
+        with self._lock:
+            self._waiting.append((number, leases))
+        with contextlib.suppress(OffloadError):
+            wire.tell(m.Cancel(self._session, number))
+        wire.close(linger_ms=500)
+
+    def settle(self) -> bool:
+        """Release what the worker confirms; tell whether there is a worker."""
+        if not self._waiting:
+            return True
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
+        try:
+            while waiting and self._is_over(waiting[-1][0]):
+                for lease in waiting.pop()[1]:
+                    lease.release()
+        except WorkerUnavailable:
+            return False
+        finally:  # an interrupt may come here too
+            with self._lock:
+                self._waiting += waiting
+        return True
+
+    def _is_over(self, number: int) -> bool:
+        """Tell whether the worker confirms that it writes no more for a request."""
+        wire = self._connect()
+        try:
+            answer, _ = wire.ask(m.Cancel(self._session, number), b"", time.monotonic() + _SETTLE_SECONDS)
+        except WorkerUnavailable:
+            raise
+        except OffloadError:
+            return False
+        finally:
+            wire.close()
+        return isinstance(answer, m.Cancelled)

@@ -1,0 +1,76 @@
+"""What a carrier is: a way for the bytes of a span to reach the other side.
+
+Spans go *there*, from the client's memory to the worker's, and *back*. The client asks for either, one at a time on a
+connection: what goes both ways at once comes to a standstill in relays that wait for one side.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from sklearn_wsl_gpu.arrays import SpanRef
+from sklearn_wsl_gpu.errors import WorkerUnavailable
+from sklearn_wsl_gpu.pool.segment import Segment
+
+THERE, BACK = 0, 1
+
+
+class CarrierFailed(WorkerUnavailable):
+    """A carrier did not get the bytes across, or not as they were; another one may."""
+
+    code = "carrier-failed"
+
+
+class Carrier(ABC):
+    """One way between the client's memory and the worker's; the client's end of it.
+
+    Its calls may be made by several threads at a time.
+    """
+
+    #: Its name, and by which route it goes if there are several.
+    name: str
+    #: Whether bytes have to lie in the client's segment before they go there, and not just somewhere in its memory.
+    needs_segment: ClassVar[bool]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+    @abstractmethod
+    def there(
+        self, request: int, ref: SpanRef, offset: int, pieces: Sequence[memoryview], deadline: float | None
+    ) -> None:
+        """Bring bytes of a span to the worker, and the span's header after them.
+
+        Parameters
+        ----------
+        request : int
+            For what; a request that is cancelled brings nothing there any more.
+        ref : SpanRef
+        offset : int
+            Of the first byte in the span, behind the header.
+        pieces : sequence of memoryview of bytes
+            The header first, then what lies at `offset` and on.
+        deadline : float or None
+            `time.monotonic` value at which to give up.
+
+        Raises
+        ------
+        CarrierFailed
+            If they did not get there.
+        DeadlineExceeded
+            If the deadline passes first.
+        """
+
+    @abstractmethod
+    def back(self, request: int, ref: SpanRef, window: memoryview, deadline: float | None) -> None:
+        """Bring bytes of a span from the worker into `window`: those from the span's start on, its header included."""
+
+    @abstractmethod
+    def admit(self, number: int, segment: Segment) -> None:
+        """Know another segment of the pool."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what it holds."""

@@ -1,0 +1,214 @@
+"""The carriers of one session: which of them takes which bytes, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
+from sklearn_wsl_gpu.carriers import shared, stream
+from sklearn_wsl_gpu.carriers.base import Carrier, CarrierFailed
+from sklearn_wsl_gpu.errors import ProtocolError, WorkerUnavailable
+from sklearn_wsl_gpu.pool import Lease, Pool, placing
+from sklearn_wsl_gpu.pool.layout import SPAN_HEADER_BYTES
+from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.pool.segment import Segment
+
+#: Pieces of memory that are smaller are gathered, so that each need not be sent by itself.
+_GATHERED_BYTES = 64 * 1024
+_OPEN_SECONDS = 6.0
+
+
+class Moving:
+    """Moves the spans of a session's pool.
+
+    Parameters
+    ----------
+    pool : Pool
+    wanted : sequence of str
+        Names of the carriers that may be used, the preferred one first.
+    """
+
+    def __init__(self, pool: Pool, wanted: Sequence[str]) -> None:
+        self._pool = pool
+        self._wanted = wanted
+        self._offered: dict[int, list[list[Any]]] = {}
+        #: Those in use, the preferred one first; none if both sides have the same memory.
+        self.carriers: list[Carrier] = []
+        #: Why others are not, by name.
+        self.refused: dict[str, str] = {}
+        self.is_shared = False
+        #: Seconds that the least transfer takes.
+        self.least_seconds = 0.0
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        names = [shared.NAME] if self.is_shared else [carrier.name for carrier in self.carriers]
+        return f"<Moving by {', '.join(names) or 'nothing'}>"
+
+    def offers(self, number: int, segment: Segment) -> list[list[Any]]:
+        """Return what a worker needs to know of a segment to use one of the carriers, for each of them."""
+        offered = [shared.offer(segment) if name == shared.NAME else [name] for name in self._wanted]
+        self._offered[number] = offered
+        return offered
+
+    def admit(self, number: int, segment: Segment, answers: Sequence[list[Any]]) -> None:
+        """Make sure that a segment is what the worker has, too.
+
+        Raises
+        ------
+        WorkerUnavailable
+            If it is not.
+        """
+        offered = {offer[0]: offer for offer in self._offered.pop(number)}
+        answered = {answer[0]: answer[1:] for answer in answers}
+        if shared.NAME in answered and shared.NAME in offered:
+            shared.prove(segment, offered[shared.NAME], answered[shared.NAME][0])
+        elif not answered.keys() & offered.keys() or self.is_shared:
+            raise ProtocolError("The worker did not answer to any of the ways to the pool that it was offered.")
+        for carrier in self.carriers:
+            carrier.admit(number, segment)
+
+    def open(self, answers: Sequence[list[Any]], refused: Sequence[list[str]], session: int, host: str) -> None:
+        """Get ready to move, by what the worker has answered to the offers of the first segment.
+
+        Parameters
+        ----------
+        answers, refused
+            As in `Welcome`.
+        session : int
+            The session's number at the worker.
+        host : str
+            Of the worker's endpoint.
+
+        Raises
+        ------
+        WorkerUnavailable
+            If there is no way.
+        """
+        self.admit(0, self._pool.segment, answers)
+        self.refused = {name: words for name, words in refused}
+        answered = {answer[0]: answer[1:] for answer in answers}
+        self.is_shared = shared.NAME in answered
+        if self.is_shared:
+            return
+        if stream.NAME in answered:
+            self._open_streams(answered[stream.NAME], session, host)
+        if not self.carriers:
+            raise self._no_way()
+        began = time.perf_counter()
+        lease = self._pool.lease_input(2 * SPAN_HEADER_BYTES)
+        try:
+            self._pool.seal(lease, SPAN_HEADER_BYTES)
+            self.lend(0, lease.ref, SPAN_HEADER_BYTES, 0, None)
+        finally:
+            lease.release()
+        self.least_seconds = time.perf_counter() - began
+
+    def send(
+        self, request: int, lease: Lease, refs: Sequence[ArrayRef], arrays: Sequence[Array], deadline: float | None
+    ) -> None:
+        """Bring the arrays of a request to where `placing.plan` put them, for both sides.
+
+        Raises
+        ------
+        WorkerUnavailable
+            If no carrier does.
+        DeadlineExceeded
+            If the deadline passes first.
+        """
+        if self.is_shared:
+            self._pool.put(lease, refs, arrays)
+            return
+
+        def work(carrier: Carrier) -> None:
+            if carrier.needs_segment:
+                self._pool.put(lease, refs, arrays)
+                window = self._pool.window(lease).data
+                end = refs[-1].offset + placing.nbytes_of(refs[-1])
+                pieces = [window[:SPAN_HEADER_BYTES], window[SPAN_HEADER_BYTES:end]]
+            else:
+                pieces = self._pieces(lease, refs, arrays)
+            carrier.there(request, lease.ref, SPAN_HEADER_BYTES, pieces, deadline)
+
+        self._by_any(work)
+
+    def lend(self, request: int, ref: SpanRef, offset: int, nbytes: int, deadline: float | None) -> None:
+        """Bring bytes to the worker that lie in the pool already.
+
+        Parameters
+        ----------
+        ref : SpanRef
+            A span whose header was written.
+        offset, nbytes : int
+            Which bytes of it.
+        """
+        if self.is_shared:
+            return
+        window = self._pool.bytes_of(ref)
+        pieces = [window[:SPAN_HEADER_BYTES], window[offset : offset + nbytes]]
+        self._by_any(lambda carrier: carrier.there(request, ref, offset, pieces, deadline))
+
+    def receive(self, request: int, lease: Lease, nbytes: int, deadline: float | None) -> None:
+        """Bring the first `nbytes` of a span here from the worker."""
+        if self.is_shared:
+            return
+        window = self._pool.window(lease).data[:nbytes]
+        self._by_any(lambda carrier: carrier.back(request, lease.ref, window, deadline))
+
+    def close(self) -> None:
+        """Close the carriers."""
+        for carrier in self.carriers:
+            carrier.close()
+
+    def _pieces(self, lease: Lease, refs: Sequence[ArrayRef], arrays: Sequence[Array]) -> list[memoryview]:
+        """Return what has to be sent of a span, from its beginning on, mostly from where it lies now."""
+        end = refs[-1].offset + placing.nbytes_of(refs[-1]) if refs else SPAN_HEADER_BYTES
+        self._pool.seal(lease, end)
+        window = self._pool.window(lease).data
+        pieces, begin, at = [window[:SPAN_HEADER_BYTES]], SPAN_HEADER_BYTES, SPAN_HEADER_BYTES
+        for ref, array in zip(refs, arrays, strict=True):
+            direct = placing.raw(array, ref) if array.nbytes >= _GATHERED_BYTES else None
+            if direct is None:
+                placing.write(window, 0, [ref], [array])
+            else:
+                pieces += [window[begin : ref.offset], direct]
+                begin = ref.offset + len(direct)
+            at = ref.offset + placing.nbytes_of(ref)
+        return [*pieces, window[begin:at]]
+
+    def _by_any(self, work: Callable[[Carrier], None]) -> None:
+        while self.carriers:
+            carrier = self.carriers[0]
+            try:
+                work(carrier)
+                return
+            except CarrierFailed as error:
+                self._demote(carrier, str(error))
+        raise self._no_way()
+
+    def _demote(self, carrier: Carrier, words: str) -> None:
+        with self._lock:
+            if carrier in self.carriers:
+                self.carriers = [one for one in self.carriers if one is not carrier]
+                self.refused[carrier.name] = words
+        carrier.close()
+
+    def _open_streams(self, answer: Sequence[Any], session: int, host: str) -> None:
+        if len(answer) != 2 or type(answer[0]) is not bytes:
+            raise ProtocolError("The worker's answer to the offer of a stream is malformed.")
+        end = time.monotonic() + _OPEN_SECONDS
+        for route in stream.routes_of(answer[1], host):
+            carrier = stream.Stream(route, session, answer[0])
+            try:
+                carrier.open(end)
+            except CarrierFailed as error:
+                self.refused[carrier.name] = str(error)
+            else:
+                self.carriers.append(carrier)
+
+    def _no_way(self) -> WorkerUnavailable:
+        reasons = " ".join(f"{name}: {words}" for name, words in self.refused.items())
+        return WorkerUnavailable(f"There is no way for arrays to the worker. {reasons}", "no-carrier")

@@ -1,0 +1,228 @@
+"""The carrier for two memories: the bytes of a span travel over a socket beside the ZeroMQ one.
+
+They are sent from where the user's arrays lie, and received where the span lies: there is no copy but those of the
+system. A connection does one transfer at a time; there are as many as calls at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sklearn_wsl_gpu.arrays import SpanRef
+from sklearn_wsl_gpu.carriers import frames, sockets
+from sklearn_wsl_gpu.carriers.base import BACK, THERE, Carrier, CarrierFailed
+from sklearn_wsl_gpu.carriers.frames import Head
+from sklearn_wsl_gpu.errors import RemoteProtocolError
+from sklearn_wsl_gpu.pool.segment import Segment
+
+NAME = "stream"
+_CONNECT_SECONDS = 2.5
+#: A port that has just been opened inside WSL2 is there for Windows after a while.
+_RETRY_SECONDS = 5.0
+_PAUSE_SECONDS = 0.1
+
+
+class Route(NamedTuple):
+    """An address that the worker listens at.
+
+    Attributes
+    ----------
+    kind : str
+        ``"tcp"``, ``"vsock"`` (Linux), or ``"hyperv"`` (Windows).
+    host : str
+        Name or address; context id; or id of the virtual machine.
+    port : int
+    """
+
+    kind: str
+    host: str
+    port: int
+
+
+class Refused(CarrierFailed):
+    """The worker does not do this transfer; its connection is as good as before."""
+
+
+def routes_of(raw: Any, host: str) -> list[Route]:
+    """Return the routes of a worker's answer that this system has sockets for.
+
+    Parameters
+    ----------
+    raw : object
+        List of [kind, host, port], unchecked; without a host it is where the worker's endpoint is.
+    host : str
+        Of that endpoint.
+    """
+    if type(raw) is not list or not all(type(item) is list and [*map(type, item)] == [str, str, int] for item in raw):
+        raise RemoteProtocolError("The worker's answer to the offer of a stream is malformed.")
+    here = {"tcp": True, "vsock": hasattr(socket, "AF_VSOCK"), "hyperv": hasattr(socket, "AF_HYPERV")}
+    found = [Route(kind, where or host, port) for kind, where, port in raw if here.get(kind)]
+    return [route for route in found if 0 < route.port < 2**32]
+
+
+def connect(route: Route, seconds: float = _CONNECT_SECONDS) -> socket.socket:
+    """Return a connected socket, or raise `OSError`."""
+    if route.kind == "tcp":
+        return socket.create_connection((route.host, route.port), seconds)
+    if route.kind == "vsock":
+        end = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        address: Any = (int(route.host), route.port)
+    else:
+        family, protocol = socket.AF_HYPERV, socket.HV_PROTOCOL_RAW  # type: ignore[attr-defined, unused-ignore]
+        end = socket.socket(family, socket.SOCK_STREAM, protocol)
+        # Without it a port that nobody listens at takes half a minute.
+        option = socket.HVSOCKET_CONNECT_TIMEOUT  # type: ignore[attr-defined, unused-ignore]
+        end.setsockopt(protocol, option, int(seconds * 1000))
+        address = (route.host, f"{route.port:08x}-facb-11e6-bd58-64006a7986d3")
+    try:
+        end.settimeout(seconds)
+        end.connect(address)
+    except BaseException:
+        end.close()
+        raise
+    return end
+
+
+class Stream(Carrier):
+    """The client's end of a stream.
+
+    Parameters
+    ----------
+    route : Route
+    session : int
+        The session's number at the worker.
+    key : bytes
+        Known to this session and the worker.
+    """
+
+    needs_segment = False
+
+    def __init__(self, route: Route, session: int, key: bytes) -> None:
+        self.name = f"{NAME} ({route.kind})"
+        self._route = route
+        self._session = session
+        self._key = key
+        self._idle: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def open(self, deadline: float) -> None:
+        """Make sure that there is somebody who knows the key at the other end.
+
+        Raises
+        ------
+        CarrierFailed
+            If there is not, until the deadline.
+        """
+        while True:
+            try:
+                self._give(self._connect())
+                return
+            except CarrierFailed:
+                if time.monotonic() + _PAUSE_SECONDS >= min(deadline, time.monotonic() + _RETRY_SECONDS):
+                    raise
+                time.sleep(_PAUSE_SECONDS)
+
+    def there(
+        self, request: int, ref: SpanRef, offset: int, pieces: Sequence[memoryview], deadline: float | None
+    ) -> None:
+        nbytes = sum(map(len, pieces[1:]))
+        head = frames.pack_head(Head(THERE, request, ref, offset, nbytes))
+
+        def work(end: socket.socket) -> None:
+            sockets.send(end, head + pieces[0], deadline, sockets.STALL_SECONDS)
+            for piece in pieces[1:]:
+                sockets.send(end, piece, deadline, sockets.STALL_SECONDS)
+            self._hear(end, deadline)
+
+        self._with_end(work)
+
+    def back(self, request: int, ref: SpanRef, window: memoryview, deadline: float | None) -> None:
+        head = frames.pack_head(Head(BACK, request, ref, 0, len(window)))
+
+        def work(end: socket.socket) -> None:
+            sockets.send(end, head, deadline, sockets.STALL_SECONDS)
+            self._hear(end, deadline)
+            sockets.receive_into(end, window, deadline, sockets.STALL_SECONDS)
+
+        self._with_end(work)
+
+    def admit(self, number: int, segment: Segment) -> None:
+        pass  # the worker has memory of its own for it
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for end in idle:
+            end.close()
+
+    def _with_end(self, work: Any) -> None:
+        end, is_new = self._take()
+        while True:
+            try:
+                work(end)
+            except Refused:
+                self._give(end)
+                raise
+            except CarrierFailed:
+                sockets.hang_up(end)
+                if is_new:
+                    raise
+            except BaseException:
+                sockets.hang_up(end)
+                raise
+            else:
+                self._give(end)
+                return
+            # It had stood idle, and may have been cut meanwhile.
+            end, is_new = self._connect(), True
+
+    def _hear(self, end: socket.socket, deadline: float | None) -> None:
+        raw = sockets.receive(end, frames.ANSWER_BYTES, deadline, sockets.STALL_SECONDS)
+        refused, nbytes = frames.unpack_answer(raw)
+        if refused:
+            words = sockets.receive(end, nbytes, deadline, sockets.STALL_SECONDS).decode("utf-8", "replace")
+            raise Refused(words)
+
+    def _take(self) -> tuple[socket.socket, bool]:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop(), False
+        return self._connect(), True
+
+    def _give(self, end: socket.socket) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(end)
+                return
+        end.close()
+
+    def _connect(self) -> socket.socket:
+        where = f"{self._route.kind}://{self._route.host}:{self._route.port}"
+        try:
+            end = connect(self._route)
+        except OSError as error:
+            raise CarrierFailed(f"The worker's bulk data at {where} cannot be reached: {error}.") from error
+        try:
+            sockets.tune(end)
+            self._shake_hands(end)
+        except BaseException:
+            end.close()
+            raise
+        return end
+
+    def _shake_hands(self, end: socket.socket) -> None:
+        nonce = os.urandom(frames.NONCE_BYTES)
+        deadline = time.monotonic() + _CONNECT_SECONDS
+        sockets.send(end, frames.pack_greeting(self._session, nonce), deadline, None)
+        raw = sockets.receive(end, frames.NONCE_BYTES + frames.MAC_BYTES, deadline, None)
+        other, proof = raw[: frames.NONCE_BYTES], raw[frames.NONCE_BYTES :]
+        if not frames.is_proof(proof, self._key, b"worker", nonce, other):
+            raise CarrierFailed("What answers for the worker's bulk data does not know this session's key.")
+        sockets.send(end, frames.mac(self._key, b"client", other, nonce), deadline, None)

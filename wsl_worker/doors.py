@@ -1,0 +1,114 @@
+"""The ways to a client's pool: what the worker answers to offers, and the memory that it makes for itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sklearn_wsl_gpu.carriers import shared, stream
+from sklearn_wsl_gpu.errors import ConfigurationError, OffloadError, PoolError, WorkerUnavailable
+from sklearn_wsl_gpu.pool import Geometry, Segment
+from wsl_worker.bulk import Bulk
+
+
+class Accepted(NamedTuple):
+    """A segment of a client's pool, as the worker has it.
+
+    Attributes
+    ----------
+    descriptor : int
+        Of its memory: the client's, or the worker's own.
+    geometry : Geometry
+    carriers, refused : list of list
+        As in `Welcome`.
+    """
+
+    descriptor: int
+    geometry: Geometry
+    carriers: list[list[Any]]
+    refused: list[list[str]]
+
+
+class Doors:
+    """Opens the ways to the pools of clients.
+
+    Parameters
+    ----------
+    bulk : Bulk
+        Serves the streams.
+    """
+
+    def __init__(self, bulk: Bulk) -> None:
+        self._bulk = bulk
+
+    def accept(
+        self, session: int, number: int, region: list[int], offers: Sequence[list[Any]], budget: int
+    ) -> Accepted:
+        """Take a segment of a session's pool, by the client's offers, unchecked.
+
+        Parameters
+        ----------
+        session, number : int
+            Of the session, and of the segment in its pool.
+        region : list of int
+            See `Hello`.
+        offers : sequence of list
+        budget : int
+            Bytes that it may have.
+
+        Raises
+        ------
+        WorkerUnavailable
+            With the reason, if there is no way to it.
+        """
+        refused: list[list[str]] = []
+        first: OffloadError | None = None
+        for offer in offers:
+            if offer[0] == shared.NAME:
+                try:
+                    descriptor, geometry, proof = shared.accept(offer, budget)
+                except WorkerUnavailable as error:
+                    refused.append([shared.NAME, str(error)])
+                    first = error
+                else:
+                    return Accepted(descriptor, geometry, [[shared.NAME, proof]], [])
+        if not any(offer[0] == stream.NAME for offer in offers):
+            raise first or WorkerUnavailable(
+                "The worker does not know any carrier that the client offers.", "no-carrier"
+            )
+        segment = _own(region, budget)
+        account = self._bulk.account(session) or self._bulk.open(session)
+        account.segments[number] = segment
+        answer = [stream.NAME, account.key, self._bulk.routes]
+        return Accepted(os.dup(segment.descriptor), segment.geometry, [answer], refused)
+
+    def cancel(self, session: int, request: int) -> bool:
+        """Let nothing be moved for a request any more; tell whether that is certain by now."""
+        account = self._bulk.account(session)
+        return account is None or account.cancel(request)
+
+    def drop(self, session: int, number: int) -> None:
+        """Let go of a segment."""
+        account = self._bulk.account(session)
+        segment = None if account is None else account.segments.pop(number, None)
+        if segment is not None:
+            segment.close()
+
+    def close(self, session: int) -> None:
+        """Let go of all that belongs to a session."""
+        self._bulk.close_account(session)
+
+
+def _own(region: list[int], budget: int) -> Segment:
+    try:
+        epoch, slot_bytes, inputs, outputs, scratch = region
+        geometry = Geometry(slot_bytes, inputs, outputs, scratch)
+    except (ValueError, ConfigurationError):
+        raise WorkerUnavailable("The client's offer of its pool is malformed.", "no-carrier") from None
+    if geometry.file_bytes > budget or epoch < 0:
+        raise shared.too_large(geometry, budget)
+    try:
+        return Segment.create(geometry, epoch=epoch)
+    except (PoolError, OSError) as error:
+        raise WorkerUnavailable(f"The worker has no memory for this pool: {error}", "no-carrier") from error
