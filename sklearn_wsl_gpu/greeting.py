@@ -27,9 +27,6 @@ from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
 #: An executor that imports a GPU library takes its time.
 _ENGINE_START_SECONDS = 120.0
 
-#: Name of the offer of a directory for replies.
-_REPLIES = "replies"
-
 _REFUSALS: dict[str, type[OffloadError]] = {"version-mismatch": VersionMismatch, "engine-broken": WorkerStartError}
 
 
@@ -65,8 +62,8 @@ def greet(
         If the worker cannot be reached, or does not fit.
     """
     versions = {"scikit-learn": version("scikit-learn"), "sklearn_wsl_gpu": version("sklearn-wsl-gpu")}
-    offers, named = moving.offers(0, pool.segment), [list(pair) for pair in versions.items()]
-    hello = m.Hello(PROTOCOL, named, os.getpid(), shared.boot_id(), pool.segment.region, offers)
+    offer, named = moving.offer(0, pool.segment), [list(pair) for pair in versions.items()]
+    hello = m.Hello(PROTOCOL, named, os.getpid(), shared.boot_id(), offer)
     end = time.monotonic() + _ENGINE_START_SECONDS
     if timeout is not None:
         end = min(end, time.monotonic() + timeout)
@@ -74,7 +71,7 @@ def greet(
     try:
         if isinstance(answer, m.Refused) and answer.code == VersionMismatch.code:
             files = ReplyDirectory(base)
-            hello = hello._replace(protocol=FILE_REPLIES, offers=[*offers, [_REPLIES, files.path]])
+            hello = hello._replace(protocol=FILE_REPLIES, offer=[*offer, files.path])
             again = _ask(where, hello, end)
             answer = again if isinstance(again, m.Welcome) else answer
         if isinstance(answer, m.Refused):

@@ -149,8 +149,8 @@ class Room:
             return False
         number, segment = prepared
         try:
-            offers = self._moving.offers(number, segment)
-            answer = self._tell(m.Attach(self._session, number, segment.region, offers), deadline)
+            offer = self._moving.offer(number, segment)
+            answer = self._tell(m.Attach(self._session, number, offer), deadline)
             if isinstance(answer, m.Refused):
                 raise ProtocolError(answer.words, answer.code)
             if not isinstance(answer, m.Attached) or answer.segment != number:

@@ -29,6 +29,7 @@ CLIENT = {
     "pool": "errors arrays waiting",
     "state": "errors arrays estimators pool",
     "carriers": "arrays errors pool",
+    "abandoned": "errors pool protocol sockets",
     # Decisions
     "config": "errors estimators pool reporting waiting",
     "published": "",
@@ -52,7 +53,7 @@ CLIENT = {
     "waiting",
     "greeting": "carriers errors launch pool protocol sockets",
     "room": "carriers errors pool protocol waiting",
-    "session": "arrays carriers config errors gather greeting launch lending pool protocol room sockets",
+    "session": "abandoned arrays carriers config errors gather greeting launch lending pool protocol room sockets",
     "sessions": "config errors launch session sockets",
     "allocating": "arrays config errors pool sessions waiting",
     "graphs": "_compat config errors estimators gather inheritance state",
@@ -97,7 +98,9 @@ WORKER = {
     "supervisor": "link",
     "scheduler": "link sessions supervisor .errors .protocol .waiting",
     "fleet": "scheduler sessions",
-    "front": "fleet scheduler sessions .carriers .errors .protocol",
+    "bulk": ".carriers .errors .pool",
+    "doors": "bulk .carriers .errors .pool .protocol",
+    "front": "bulk doors fleet scheduler sessions .carriers .errors .protocol",
     "resident": "engines",
     "binding": "engines resident .errors .estimators .state .support",
     "fits": "binding progress resident .errors .estimators .state .support",
@@ -155,7 +158,7 @@ LIBRARIES = {
 
 #: What only the client needs: the worker never imports it, directly or not.
 CLIENT_SHELLS = {
-    "allocating",
+    "abandoned", "allocating",
     "adopt", "autoload", "config", "context", "crossvalidation", "dispatch", "enabling", "functions", "gather",
     "graphs", "inheritance", "greeting", "launch", "lending", "measuring", "parallel", "patching", "room", "session",
     "sessions", "sockets",
@@ -164,7 +167,8 @@ CLIENT_SHELLS = {
 WITHOUT_SKLEARN = {
     "sklearn_wsl_gpu.protocol", "sklearn_wsl_gpu.pool", "sklearn_wsl_gpu.arrays", "sklearn_wsl_gpu.errors",
     "sklearn_wsl_gpu.carriers", "sklearn_wsl_gpu.waiting",
-    "wsl_worker.fleet", "wsl_worker.front", "wsl_worker.scheduler", "wsl_worker.sessions",
+    "wsl_worker.bulk", "wsl_worker.doors", "wsl_worker.fleet", "wsl_worker.front",
+    "wsl_worker.scheduler", "wsl_worker.sessions",
     "wsl_worker.supervisor", "wsl_worker.link", "wsl_worker.__main__",
 }  # fmt: skip
 HEAVY = {"sklearn", "scipy", "joblib"}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sklearn_wsl_gpu.carriers import shared, stream
 from sklearn_wsl_gpu.errors import ConfigurationError, OffloadError, PoolError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Geometry, Segment
+from sklearn_wsl_gpu.protocol.fields import offer as check_offer
 from wsl_worker.bulk import Bulk
 
 
@@ -42,18 +42,15 @@ class Doors:
     def __init__(self, bulk: Bulk) -> None:
         self._bulk = bulk
 
-    def accept(
-        self, session: int, number: int, region: list[int], offers: Sequence[list[Any]], budget: int
-    ) -> Accepted:
-        """Take a segment of a session's pool, by the client's offers, unchecked.
+    def accept(self, session: int, number: int, offer: list[Any], budget: int) -> Accepted:
+        """Take a segment of a session's pool that the client offers.
 
         Parameters
         ----------
         session, number : int
             Of the session, and of the segment in its pool.
-        region : list of int
-            See `Hello`.
-        offers : sequence of list
+        offer : list
+            See `Hello`; unchecked.
         budget : int
             Bytes that it may have.
 
@@ -62,18 +59,19 @@ class Doors:
         WorkerUnavailable
             With the reason, if there is no way to it.
         """
+        region, offers = check_offer(offer)
         refused: list[list[str]] = []
         first: OffloadError | None = None
-        for offer in offers:
-            if offer[0] == shared.NAME:
+        for one in offers:
+            if one[0] == shared.NAME:
                 try:
-                    descriptor, geometry, proof = shared.accept(offer, budget)
+                    descriptor, geometry, proof = shared.accept(one, budget)
                 except WorkerUnavailable as error:
                     refused.append([shared.NAME, str(error)])
                     first = error
                 else:
                     return Accepted(descriptor, geometry, [[shared.NAME, proof]], [])
-        if not any(offer[0] == stream.NAME for offer in offers):
+        if not any(one[0] == stream.NAME for one in offers):
             raise first or WorkerUnavailable(
                 "The worker does not know any carrier that the client offers.", "no-carrier"
             )

@@ -255,7 +255,7 @@ class Front:
         if len(self._sessions) >= MAX_SESSIONS:
             self._end_session(self._sessions.idlest())
         number = self._sessions.next_number()
-        accepted = self._doors.accept(number, 0, hello.region, hello.offers, self._pool_bytes)
+        accepted = self._doors.accept(number, 0, hello.offer, self._pool_bytes)
         process = self._watchable(hello)
         session = self._sessions.open(
             number, user, hello.pid, accepted.descriptor, accepted.geometry, process, time.monotonic()
@@ -276,7 +276,7 @@ class Front:
             if number < 1 or number in session.descriptors or len(session.descriptors) >= MAX_SEGMENTS:
                 raise ProtocolError(f"A segment of number {number} cannot be added to this session's pool.")
             budget = self._pool_bytes - session.pool_bytes
-            accepted = self._doors.accept(session.number, number, message.region, message.offers, budget)
+            accepted = self._doors.accept(session.number, number, message.offer, budget)
             session.add_segment(number, accepted.descriptor, accepted.geometry)
             scheduler.attach_segment(session, number)
             return m.Attached(number, accepted.carriers)

@@ -48,11 +48,11 @@ class Moving:
         names = [shared.NAME] if self.is_shared else [carrier.name for carrier in self.carriers]
         return f"<Moving by {', '.join(names) or 'nothing'}>"
 
-    def offers(self, number: int, segment: Segment) -> list[list[Any]]:
-        """Return what a worker needs to know of a segment to use one of the carriers, for each of them."""
+    def offer(self, number: int, segment: Segment) -> list[Any]:
+        """Return what a worker needs to know of a segment to use one of the carriers; see `Hello`."""
         offered = [shared.offer(segment) if name == shared.NAME else [name] for name in self._wanted]
         self._offered[number] = offered
-        return offered
+        return [segment.region, offered]
 
     def admit(self, number: int, segment: Segment, answers: Sequence[list[Any]]) -> None:
         """Make sure that a segment is what the worker has, too.
@@ -147,7 +147,7 @@ class Moving:
         """
         if self.is_shared:
             return
-        window = self._pool.bytes_of(ref)
+        window = self._pool.window_of(ref).data
         pieces = [window[:SPAN_HEADER_BYTES], window[offset : offset + nbytes]]
         self._by_any(lambda carrier: carrier.there(request, ref, offset, pieces, deadline))
 

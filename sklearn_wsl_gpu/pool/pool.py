@@ -156,7 +156,7 @@ class Pool:
         return self._try_lease(nbytes, ledger.INPUT, caller)
 
     def try_lease_output(self, nbytes: int, caller: Caller = _ANYBODY) -> Lease | None:
-        """Lease a span for a reply if that needs no waiting."""
+        """Lease a span for a reply; likewise."""
         return self._try_lease(nbytes, ledger.OUTPUT, caller)
 
     def try_lease_kept(self, nbytes: int, caller: Caller = _ANYBODY) -> Lease | None:
@@ -186,11 +186,11 @@ class Pool:
 
     def window(self, lease: Lease) -> Array:
         """Return the bytes of a leased span as an array: what `keep` watches, and what results are views of."""
-        return self._segment_of(lease.ref).window(lease.ref.start, lease.size)
+        return self.window_of(lease.ref._replace(nbytes=lease.size))
 
-    def bytes_of(self, ref: SpanRef) -> memoryview:
-        """Return the bytes of a span that is leased."""
-        return self._segment_of(ref).window(ref.start, ref.nbytes).data
+    def window_of(self, ref: SpanRef) -> Array:
+        """Return the bytes of a span that is leased by somebody."""
+        return self._segment_of(ref).window(ref.start, ref.nbytes)
 
     def keep(self, lease: Lease, window: Array, nbytes: int) -> bool:
         """Let the user keep views of `window`, if it lies where that is allowed.
@@ -229,10 +229,7 @@ class Pool:
     def find_kept(self, array: Array) -> tuple[SpanRef, ArrayRef] | None:
         """Return the span of a kept result, or of an array that was made in the pool, and where `array` lies in it.
 
-        Returns
-        -------
-        span, ref : SpanRef, ArrayRef
-            None if it lies elsewhere, or is not contiguous.
+        None if it lies elsewhere, or is not contiguous.
         """
         if not array.nbytes or not array.flags.forc:
             return None

@@ -59,6 +59,13 @@ def named_lists(value: Any) -> list[list[Any]]:
     return value  # type: ignore[no-any-return]
 
 
+def offer(value: list[Any]) -> tuple[list[int], list[list[Any]]]:
+    """Check what is offered in a greeting of this protocol: of a segment, and of the ways to it."""
+    if len(value) != 2:
+        raise RemoteProtocolError("A message has something else where a segment is offered.")
+    return integers(value[0]), named_lists(value[1])
+
+
 def texts(value: Any) -> list[str]:
     """Check a list of texts."""
     return [text(item) for item in items(value)]

@@ -11,14 +11,13 @@ Node: TypeAlias = Any
 
 
 class Hello(NamedTuple):
-    """Client: who I am, and the ways to my pool.
+    """Client: who I am, and the ways to my pool. Of the same fields in every protocol, so that each can be refused.
 
     Attributes
     ----------
-    region : list of int
-        Epoch, bytes of a slot, and numbers of input, output and scratch slots of its first segment.
-    offers : list of list
-        What each carrier needs to know of that segment, its name first, the preferred one first. Of ``"shared"``:
+    offer : list
+        The first segment of my pool: epoch, bytes of a slot, and numbers of input, output and scratch slots, in a list;
+        and a list of what each carrier needs to know of it, its name first, the preferred one first. Of ``"shared"``:
         pid, descriptor, nonce; of ``"stream"``: nothing; of ``"file"``: path.
     """
 
@@ -26,8 +25,7 @@ class Hello(NamedTuple):
     versions: list[list[str]]
     pid: int
     boot: str
-    region: list[Any]
-    offers: list[Any]
+    offer: list[Any]
 
 
 class Welcome(NamedTuple):
@@ -99,8 +97,7 @@ class Attach(NamedTuple):
 
     session: bytes
     segment: int
-    region: list[Any]
-    offers: list[Any]
+    offer: list[Any]
 
 
 class Detach(NamedTuple):

@@ -106,7 +106,7 @@ _NUMBER = {kind: number for number, kind in enumerate(MESSAGES)}
 
 
 _FIELDS: dict[type[Any], tuple[f.Check, ...]] = {
-    Hello: (f.integer, f.text_pairs, f.integer, f.text, f.integers, f.named_lists),
+    Hello: (f.integer, f.text_pairs, f.integer, f.text, f.items),
     Welcome: (
         f.integer, f.text_pairs, f.blob, f.integer, f.texts_by_name, f.named_lists, f.text_pairs, f.integer, f.text,
         f.integer,
@@ -116,7 +116,7 @@ _FIELDS: dict[type[Any], tuple[f.Check, ...]] = {
     Grant: (f.blob, f.integer, f.span),
     Cancel: (f.blob, f.integer),
     Status: (f.blob,),
-    Attach: (f.blob, f.integer, f.integers, f.named_lists),
+    Attach: (f.blob, f.integer, f.items),
     Attached: (f.integer, f.named_lists),
     Detach: (f.blob, f.integer),
     Warm: (f.blob, f.integer, f.integer, f.integer),

@@ -43,6 +43,7 @@ RIGHT: dict[str, tuple[Any, str, Any]] = {
     "pool_limit": (2**33, "8589934592", 2**33),
     "prefault": (4096, "4096", 4096),
     "pool_dir": (Path("/dev/shm"), "/dev/shm", "/dev/shm"),
+    "carrier": ("stream", "stream", "stream"),
     "keys": ("~/keys", "~/keys", os.path.expanduser("~/keys")),
     "model_bytes": (0, "0", 0),
 }
@@ -83,6 +84,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("pool_limit", "much", "a whole number of at least 0"),
     ("prefault", 0.5, "a whole number of at least 0"),
     ("pool_dir", 3, "None, or a directory"),
+    ("carrier", "pigeon", r"one of \['auto', 'shared', 'stream'"),
+    ("carrier", None, r"one of \['auto', 'shared', 'stream'"),
     ("keys", 3.5, "None, or a directory"),
     ("model_bytes", -1, "a whole number of at least 0"),
 ]

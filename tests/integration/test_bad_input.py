@@ -388,7 +388,7 @@ def test_a_greeting_with_an_impossible_process_number_leaves_the_worker_serving(
         live = sessions.live()[0]
         pool = Pool(Geometry(slot_bytes=4096, inputs=1, outputs=1, scratch=0))
         versions = [list(pair) for pair in live._welcome.versions]
-        hello = m.Hello(PROTOCOL, versions, pid, shared.boot_id(), shared.offer(pool.segment))
+        hello = m.Hello(PROTOCOL, versions, pid, shared.boot_id(), [pool.segment.region, [shared.offer(pool.segment)]])
         wire = Wire(live.where.endpoint, live.where.keys, -1, greeted=False)
         wire.connect(time.monotonic() + 10)
         answer, _ = wire.ask(hello)

@@ -104,12 +104,13 @@ class OlderWorker(threading.Thread):
         offer = list(hello.offer)
         if self._protocol == FILE_REPLIES:
             self.directory = Path(offer.pop())
-        descriptor, _, proof = shared.accept(offer, 2**40)
+        descriptor, _, proof = shared.accept(offer[1][0], 2**40)
         if self._segment is not None:
             self._segment.close()
         self._segment = Segment.attach(descriptor)
         engines = [["cpu", ["StandardScaler"]]]
-        return m.Welcome(self._protocol, hello.versions, bytes(16), engines, proof, os.getpid(), "", -1)
+        ways = [[shared.NAME, proof]]
+        return m.Welcome(self._protocol, hello.versions, bytes(16), 1, engines, ways, [], os.getpid(), "", -1)
 
     def _run(self, call: m.Call, body: m.CallBody) -> m.ResultBody:
         views = [placing.from_inline(check_inline(ref)) for ref in body.refs if is_inline(ref)]

@@ -14,6 +14,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_wsl_gpu import DeadlineExceeded, OffloadSession, PoolTooSmall, offload, room, sessions
+from sklearn_wsl_gpu.carriers.moving import Moving
 from sklearn_wsl_gpu.pool import Geometry, Pool, Segment, numa, prefault
 from sklearn_wsl_gpu.pool.thresholds import Thresholds
 from sklearn_wsl_gpu.protocol import messages as m
@@ -161,7 +162,7 @@ def test_closing_a_session_and_growing_wait_for_a_silent_worker_for_a_limited_ti
         raise DeadlineExceeded("no answer")
 
     pool = Pool(Geometry(MIB, 1, 1, 1), limit=9 * MIB)
-    asking = room.Room(pool, b"", ask, MIB)
+    asking = room.Room(pool, Moving(pool, ["shared"]), b"", ask, MIB)
     assert asking.ready.wait(20)
     assert not asking.grow(MIB)
     asking.close()

@@ -80,6 +80,11 @@ KINDS["lent"] = (
         [[[0, 0, 0, 0], [], 1]],
     ],
 )
+KINDS["integers"] = (st.lists(INTEGERS, max_size=3), [None, 1, "x", [None], ["1"], [[]]])
+KINDS["named lists"] = (
+    st.lists(st.tuples(TEXTS, INTEGERS).map(list), max_size=2),
+    [None, 1, "x", [1], [[]], [[1]], [["x"], 1]],
+)
 #: What the items of these may not be.
 RECORDS: dict[str, list[Any]] = {
     "warnings": [1, [], ["a.B", "text", "module"], ["a.B", 1, "module", 2], ["a.B", "text", "module", "x"]],
@@ -91,7 +96,10 @@ KINDS["optional pairs"] = (st.none() | KINDS["pairs"][0], [bad for bad in KINDS[
 
 FIELDS: dict[type[Any], tuple[str, ...]] = {
     m.Hello: ("integer", "text pairs", "integer", "text", "list"),
-    m.Welcome: ("integer", "text pairs", "token", "texts by name", "token", "integer", "text", "integer"),
+    m.Welcome: (
+        "integer", "text pairs", "token", "integer", "texts by name", "named lists", "text pairs", "integer", "text",
+        "integer",
+    ),
     m.Call: ("token", "integer", "optional span", "optional span", "priority"),
     m.Wait: ("token", "integer"),
     m.Grant: ("token", "integer", "span"),
@@ -104,7 +112,12 @@ FIELDS: dict[type[Any], tuple[str, ...]] = {
     m.Running: ("integer", "text"),
     m.Progress: ("integer", "events"),
     m.Attach: ("token", "integer", "list"),
-    m.Attached: ("integer", "token"),
+    m.Attached: ("integer", "named lists"),
+    m.Fetch: ("token", "integer", "span", "integer", "integer", "integer"),
+    m.Store: ("token", "integer", "span", "integer", "integer"),
+    m.Moved: ("integer",),
+    m.Probe: ("token", "integer", "integers", "flag"),
+    m.Probed: ("token",),
     m.Detach: ("token", "integer"),
     m.Warm: ("token", "integer", "integer", "integer"),
     m.Done: (),

@@ -13,13 +13,21 @@ VERSIONS = [["scikit-learn", "1.6.1"], ["sklearn_wsl_gpu", "0.1.0"]]
 
 #: One of each message, in the order of their numbers.
 MESSAGES: tuple[m.Message, ...] = (
-    m.Hello(PROTOCOL, VERSIONS, 4242, "5e5c8a6e-boot", ["shared", 4242, 7, bytes(32)]),
+    m.Hello(
+        PROTOCOL,
+        VERSIONS,
+        4242,
+        "5e5c8a6e-boot",
+        [[2**62, 2**28, 4, 4, 8], [["shared", 4242, 7, bytes(32)], ["stream"]]],
+    ),
     m.Welcome(
         PROTOCOL,
         VERSIONS,
         TOKEN,
+        7,
         [["array_api", ["PCA"]], ["cpu", ["KMeans", "PCA"]]],
-        b"\xff" * 32,
+        [["stream", b"\xff" * 32, [["tcp", "", 40000]]]],
+        [["shared", "The worker does not share memory with this process."]],
         4243,
         "5e5c8a6e-boot",
         1,
@@ -41,12 +49,17 @@ MESSAGES: tuple[m.Message, ...] = (
     m.Farewell(),
     m.Stop(TOKEN),
     m.Progress(3, [["begin", [0, 2], "fit", -1, True, "PCA", "fit-pca"], ["score", [4], "0.5", 0, False, "", ""]]),
-    m.Attach(TOKEN, 1, ["shared", 4242, 8, bytes(32)]),
-    m.Attached(1, b"\xff" * 32),
+    m.Attach(TOKEN, 1, [[2**62, 2**28, 0, 0, 2], [["shared", 4242, 8, bytes(32)]]]),
+    m.Attached(1, [["shared", b"\xff" * 32]]),
     m.Detach(TOKEN, 1),
     m.Warm(TOKEN, 0, 2**21, 2**28),
     m.Done(),
     m.Resize(b"", 2, 2**30),
+    m.Fetch(TOKEN, 3, SpanRef(0, 2**21, 8192, 17), 64, 4096, 2**32 - 1),
+    m.Store(TOKEN, 3, SpanRef(0, 2**21, 8192, 17), 0, 8192),
+    m.Moved(2**32 - 1),
+    m.Probe(TOKEN, 0, [2**21, 2**21 + 4088], True),
+    m.Probed(b"\xff" * 32),
 )
 _REF = [64, "<f8", [50, 3], "C", True]
 BODIES: tuple[m.CallBody | m.ResultBody, ...] = (

@@ -30,7 +30,7 @@ def sessions() -> Iterator[Sessions]:
 
 
 def _open(sessions: Sessions, descriptor: int, geometry: Geometry) -> Session:
-    return sessions.open("user", os.getpid(), descriptor, geometry, -1, 0.0)
+    return sessions.open(sessions.next_number(), "user", os.getpid(), descriptor, geometry, -1, 0.0)
 
 
 def _told(sessions: Sessions) -> list[list[Any]]:
