@@ -202,14 +202,14 @@ class Session:
             refs = tuple(None if lease is None else lease.ref for lease in (inputs, granted))
             call = m.Call(self._welcome.session, number, refs[0], refs[1], gathered.priority)
             wire = self._take_wire()
-            self._send(number, inputs, gathered, deadline)
             entrust(leases, True)
+            self._send(number, inputs, gathered, deadline)
             sent = time.perf_counter()
             answer, raw = self._converse(wire, call, gathered, leases, deadline, show)
             entrust(leases, False)
             clean = True
-            seconds = (sent - begin, time.perf_counter() - sent)
-            reply = self._conclude(answer, raw, leases[-1] if leases else None, seconds, deadline)
+            body, lease, nbytes, files = self._conclude(answer, raw, leases[-1] if leases else None, deadline)
+            reply = Reply(body, lease, self.pool, nbytes, sent - begin, time.perf_counter() - sent, files)
             if reply.lease is not None:
                 leases.remove(reply.lease)
             if inputs in leases and lending.wanted() and gathered.lends:
@@ -218,7 +218,7 @@ class Session:
             self._sizes[gathered.kind] = reply.nbytes / max(gathered.seen_bytes, 4096)
             return reply
         except (WorkerUnavailable, ProtocolError):
-            self.broken = self.broken or not clean
+            self.broken = self.broken or not clean or not self.moving.is_usable
             raise
         except DeadlineExceeded:
             self.silent = wire is not None and wire.is_silent
@@ -280,13 +280,8 @@ class Session:
                 return answer, raw
 
     def _conclude(
-        self,
-        answer: m.Message,
-        raw: bytes,
-        granted: Lease | None,
-        seconds: tuple[float, float],
-        deadline: float | None,
-    ) -> Reply:
+        self, answer: m.Message, raw: bytes, granted: Lease | None, deadline: float | None
+    ) -> tuple[m.ResultBody, Lease | None, int, Sequence[Any]]:
         if isinstance(answer, m.NeedModel):
             raise ModelMissing
         if isinstance(answer, m.Failed):
@@ -310,7 +305,7 @@ class Session:
             self.moving.receive(answer.request, granted, end, deadline)
             payload = self.pool.check_reply(granted)
             lease = granted
-        return Reply(body, lease, self.pool, len(raw) + payload, *seconds, files)
+        return body, lease, len(raw) + payload, files
 
     def _ask(self, message: m.Message, deadline: float | None = None, body: bytes = b"") -> m.Message:
         wire = self._take_wire()

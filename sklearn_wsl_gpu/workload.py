@@ -69,6 +69,8 @@ def _work(settings: Settings, kind: str, data: Any, factor: float) -> Work:
     columns, nbytes = _extent(data)
     child = settings.endpoint is None
     place = f"{settings.endpoint or 'child'} {settings.engine} {settings.device}"
+    if settings.carrier != "auto":
+        place += f" {settings.carrier}"
     engine = settings.engine if child and settings.engine != "auto" else ""
     size = min(max(nbytes, _ITEM_BYTES) * factor, _MAX_SIZE)
     return Work(kind[:_MAX_NAME], size, columns, nbytes, place, engine, child)

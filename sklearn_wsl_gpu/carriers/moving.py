@@ -48,6 +48,11 @@ class Moving:
         names = [shared.NAME] if self.is_shared else [carrier.name for carrier in self.carriers]
         return f"<Moving by {', '.join(names) or 'nothing'}>"
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a way left."""
+        return self.is_shared or bool(self.carriers)
+
     def offer(self, number: int, segment: Segment) -> list[Any]:
         """Return what a worker needs to know of a segment to use one of the carriers; see `Hello`."""
         offered = [shared.offer(segment) if name == shared.NAME else [name] for name in self._wanted]
