@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.cluster import DBSCAN
 from sklearn.kernel_approximation import Nystroem
 from sklearn.preprocessing import Binarizer, MaxAbsScaler, MinMaxScaler, Normalizer, StandardScaler
 
 from sklearn_wsl_gpu import offload, sessions
 from sklearn_wsl_gpu.pool.machine import available_memory
+from sklearn_wsl_gpu.pool.thresholds import Thresholds
 
 LARGE = np.random.default_rng(0).normal(size=(50_000, 8))
 SMALL = LARGE[:100]
@@ -61,6 +63,24 @@ def test_a_large_fitted_attribute_is_not_copied_either_and_the_model_is_an_ordin
     np.testing.assert_array_equal(model.normalization_, local.normalization_)
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.transform(LARGE[:9]), local.transform(LARGE[:9]))
+
+
+def test_a_fit_whose_reply_is_mostly_copied_holds_no_part_of_the_pool() -> None:
+    X = np.linspace(0, 1, 20_000)[:, None]
+    local = DBSCAN(eps=0.01, min_samples=2).fit(X)
+    with offload(fallback="raise") as session:
+        DBSCAN().fit(X[:10])
+        live = sessions.obtain(session.settings)
+        assert live.room.ready.wait(60)
+        live.pool.thresholds = Thresholds(inline=0, view=64 * 1024)
+
+        model = DBSCAN(eps=0.01, min_samples=2).fit(X)
+
+        # One float for each two indices, which are private copies.
+        assert model.components_.nbytes > 2 * 64 * 1024
+        assert session.status()["pool_used_bytes"] == 0
+    np.testing.assert_array_equal(model.components_, local.components_)
+    np.testing.assert_array_equal(model.labels_, local.labels_)
 
 
 def test_kept_results_never_starve_the_pool() -> None:
