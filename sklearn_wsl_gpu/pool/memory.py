@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from sklearn_wsl_gpu.errors import ConfigurationError, PoolSpaceError
+from sklearn_wsl_gpu.pool import files
 from sklearn_wsl_gpu.pool.machine import available_memory
 
 #: Reserved pages come in chunks of this size, so that small spans do not ask the kernel each time.
@@ -22,18 +23,24 @@ _HEADROOM = 0.1
 
 _MADV_POPULATE_WRITE = 23
 _HAS_MEMFD = hasattr(os, "memfd_create")
+_FITTING = "on a local NTFS drive" if sys.platform == "win32" else "on a memory file system, such as /dev/shm,"
 
 
-def directory_of(directory: str | None) -> str | None:
-    """Return where the memory of a pool comes from: the directory that is asked for, if any, or None for a memfd."""
-    return tempfile.gettempdir() if directory is None and not _HAS_MEMFD else directory
+def directory_of(directory: str | None, named: bool = False) -> str | None:
+    """Return where the memory of a pool comes from: the directory that is asked for, if any, or None for a memfd.
+
+    On Windows memory is always that of a file, by default in a directory that is never on a network, and that no
+    service copies elsewhere.
+    """
+    if directory is not None:
+        return directory
+    if sys.platform == "win32":
+        return str(Path(os.environ.get("LOCALAPPDATA") or tempfile.gettempdir()) / "sklearn_wsl_gpu")
+    return None if _HAS_MEMFD and not named else tempfile.gettempdir()
 
 
-def create_backing(nbytes: int, directory: str | None) -> int:
-    """Return a descriptor of `nbytes` of anonymous, sparse memory.
-
-    Nothing with a name is left in any file system: the memory goes when the last process that maps it ends,
-    however it ends.
+def create_backing(nbytes: int, directory: str | None, named: bool = False) -> tuple[int, str | None]:
+    """Make `nbytes` of sparse memory, which goes when the last process that maps it ends, however it ends.
 
     Parameters
     ----------
@@ -41,13 +48,22 @@ def create_backing(nbytes: int, directory: str | None) -> int:
         Size in bytes.
     directory : str or None
         A directory on a memory file system to use; None lets the system choose (a memfd on Linux).
+    named : bool
+        Whether it is a file that another kernel can open by its path. Only such a file may be left behind by a
+        process that is killed; the next one that makes one there removes it.
+
+    Returns
+    -------
+    descriptor : int
+    path : str or None
+        None where there is no name of it in any file system.
 
     Raises
     ------
     ConfigurationError
         If `directory` cannot hold such a file.
     """
-    where = directory_of(directory)
+    where = directory_of(directory, named)
     if where is None:
         import fcntl
 
@@ -55,26 +71,27 @@ def create_backing(nbytes: int, directory: str | None) -> int:
         os.ftruncate(descriptor, nbytes)
         os.fchmod(descriptor, 0o600)  # a memfd is born with mode 0777
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        return descriptor
+        return descriptor, None
     try:
-        descriptor = _open_unnamed(where)
+        if directory is None:
+            os.makedirs(where, mode=0o700, exist_ok=True)
+        if named or not hasattr(os, "O_TMPFILE"):
+            return files.create(where, nbytes)
+        descriptor = os.open(where, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
         os.truncate(descriptor, nbytes)
     except OSError as error:
         raise ConfigurationError(
-            f"pool_dir={where!r} cannot hold the pool ({error.strerror}). Name a directory on a memory file "
-            "system that you may write to, such as /dev/shm, or leave pool_dir unset."
+            f"pool_dir={where!r} cannot hold the pool ({error.strerror}). Name a directory {_FITTING} that you may "
+            "write to, or leave pool_dir unset."
         ) from error
-    return descriptor
+    return descriptor, None
 
 
-def _open_unnamed(directory: str) -> int:
-    if hasattr(os, "O_TMPFILE"):
-        return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    # Windows: the file is gone with its last handle.
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-    for name in ("O_TEMPORARY", "O_BINARY", "O_NOINHERIT", "O_SHORT_LIVED"):
-        flags |= getattr(os, name, 0)
-    return os.open(str(Path(directory) / f"sklearn_wsl_gpu-{os.getpid()}-{os.urandom(8).hex()}"), flags, 0o600)
+def close_backing(descriptor: int, path: str | None) -> None:
+    """Let go of what `create_backing` returned; the name goes at once, the memory with the last mapping."""
+    if path is not None:
+        files.remove(path)  # first: as long as the descriptor is open nobody takes it for abandoned
+    os.close(descriptor)
 
 
 def map_backing(descriptor: int, nbytes: int) -> mmap.mmap:
@@ -112,7 +129,8 @@ def populate(mapped: mmap.mmap, start: int, nbytes: int) -> bool:
 def reserve(descriptor: int, offset: int, nbytes: int) -> None:
     """Make sure that writing to these bytes cannot fail for lack of space.
 
-    Without this, the first write to a sparse mapping on a full file system kills the writer with SIGBUS.
+    Without this, the first write to a sparse mapping on a full file system kills the writer with SIGBUS. They hold
+    nothing yet: where there is no better way, they are written to.
 
     Raises
     ------
@@ -125,10 +143,11 @@ def reserve(descriptor: int, offset: int, nbytes: int) -> None:
             f"The pool needs {nbytes / 1e6:.0f} MB more, and {available / 1e6:.0f} MB of memory are available. "
             "Free some memory, or pass smaller arrays."
         )
-    if not hasattr(os, "posix_fallocate"):
-        return  # Windows commits a mapped file's pages when the file is extended
     try:
-        os.posix_fallocate(descriptor, offset, nbytes)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, offset, nbytes)
+        else:
+            files.write_zeros(descriptor, offset, nbytes)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM):
             raise PoolSpaceError(

@@ -35,8 +35,10 @@ class Segment:
     Build one with `create` (the client's side) or `attach` (the worker's side).
     """
 
-    def __init__(self, descriptor: int, epoch: int, geometry: Geometry) -> None:
+    def __init__(self, descriptor: int, epoch: int, geometry: Geometry, path: str | None = None) -> None:
         self.descriptor = descriptor
+        #: Of the file that the memory is, where it has a name; on the side that made it.
+        self.path = path
         self.epoch = epoch
         self.geometry = geometry
         self.map: mmap.mmap = memory.map_backing(descriptor, geometry.file_bytes)
@@ -50,7 +52,13 @@ class Segment:
 
     @classmethod
     def create(
-        cls, geometry: Geometry, directory: str | None = None, note: str = "", epoch: int | None = None
+        cls,
+        geometry: Geometry,
+        directory: str | None = None,
+        note: str = "",
+        epoch: int | None = None,
+        *,
+        named: bool = False,
     ) -> Segment:
         """Create a segment; its memory is sparse until it is reserved.
 
@@ -63,15 +71,17 @@ class Segment:
             For people who look at it.
         epoch : int or None
             That of the segment that it is to be the other side's memory of; None for a segment of its own.
+        named : bool
+            Whether another kernel can open its memory, by `path`.
         """
-        descriptor = memory.create_backing(geometry.file_bytes, directory)
+        descriptor, path = memory.create_backing(geometry.file_bytes, directory, named)
         try:
             memory.reserve(descriptor, 0, DATA_OFFSET)
             if epoch is None:  # 63 random bits: a segment made anew is never taken for an older one
                 epoch = int.from_bytes(os.urandom(8), "little") >> 1
-            segment = cls(descriptor, epoch, geometry)
+            segment = cls(descriptor, epoch, geometry, path)
         except BaseException:
-            os.close(descriptor)
+            memory.close_backing(descriptor, path)
             raise
         block = pack_superblock(epoch, geometry)
         segment.map[: len(block)] = block
@@ -115,12 +125,10 @@ class Segment:
             if self.descriptor < 0:
                 raise _closed()
             missing = [index for index in range(first, last + 1) if index not in self._reserved]
-            if not missing:
-                return
-            begin = missing[0] * chunk
-            end = min((missing[-1] + 1) * chunk, round_up(self.geometry.file_bytes, PAGE))
-            memory.reserve(self.descriptor, begin, end - begin)
-            self._reserved.update(missing)
+            for begin, end in _runs(missing):  # what is between them is in use
+                stop = min(end * chunk, round_up(self.geometry.file_bytes, PAGE))
+                memory.reserve(self.descriptor, begin * chunk, stop - begin * chunk)
+                self._reserved.update(range(begin, end))
 
     def window(self, start: int, nbytes: int) -> NDArray[np.uint8]:
         """Return bytes of it as an array; while there is any view of that, the mapping stays.
@@ -177,7 +185,7 @@ class Segment:
         """Drop this side's hold of the memory; arrays that still lie in it keep the mapping alive."""
         with self._lock:  # another thread may be about to reserve
             if self.descriptor >= 0:
-                os.close(self.descriptor)
+                memory.close_backing(self.descriptor, self.path)
                 self.descriptor = -1
         # A kept result is a view on this mapping; the mapping goes when the last such view goes.
         with contextlib.suppress(BufferError):
@@ -186,3 +194,12 @@ class Segment:
 
 def _closed() -> PoolError:
     return PoolError("The session was closed while a call was under way.")
+
+
+def _runs(indices: list[int]) -> list[tuple[int, int]]:
+    """Return first and end of each run of neighbours in ascending `indices`."""
+    runs: list[tuple[int, int]] = []
+    for index in indices:
+        begin = runs.pop()[0] if runs and runs[-1][1] == index else index
+        runs.append((begin, index + 1))
+    return runs
