@@ -30,8 +30,9 @@ from sklearn_wsl_gpu.reporting import process_report
 pytest_plugins = ["pytester"]
 
 # What programs of this user were measured to cost decides nothing in a test, and a test leaves nothing there.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="sklearn_wsl_gpu-tests-")
-atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+_CACHES = "LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME"
+os.environ[_CACHES] = tempfile.mkdtemp(prefix="sklearn_wsl_gpu-tests-")
+atexit.register(shutil.rmtree, os.environ[_CACHES], ignore_errors=True)
 
 #: Helper processes of joblib and multiprocessing that outlive their pools by design.
 _TRACKERS = ("resource_tracker", "popen_loky_posix", "forkserver")
@@ -59,7 +60,9 @@ def _children() -> set[int]:
 
 
 def _descriptors() -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
+    if os.name == "nt":
+        return found  # nothing there tells descriptors apart
     for name in os.listdir("/proc/self/fd"):
         try:
             found[name] = os.readlink(f"/proc/self/fd/{name}")
@@ -75,6 +78,9 @@ def pytest_collection_finish() -> None:
 
 
 def _shared_memory() -> set[str]:
+    if os.name == "nt":
+        where = Path(os.environ[_CACHES]) / "sklearn_wsl_gpu"  # which a pool's memory is a file of
+        return {path.name for path in where.glob("*-pool-*")}
     where = Path("/dev/shm")
     names = {path.name for path in where.iterdir()} if where.is_dir() else set()
     # This package makes no semaphores, and none of Python's shared memory; joblib names what it makes by process,
@@ -100,7 +106,7 @@ def shared_worker() -> Iterator[None]:
 @pytest.fixture
 def own_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Begin with nothing measured, and keep what is measured apart."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(_CACHES, str(tmp_path))
     monkeypatch.setattr(measuring, "_measured", measuring._Measured())
 
 
@@ -125,7 +131,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not left, f"processes are left: {left}"
     more = {name: target for name, target in _descriptors().items() if descriptors.get(name) != target}
     assert not more, f"descriptors are left: {more}"
-    assert not _shared_memory() - shared, "files are left in /dev/shm"
+    assert not _shared_memory() - shared, "memory is left"
     if request.node.get_closest_marker("falls_back") is None:
         # Of what is done in parts, the parts are calls of their own.
         given = [item for item in records if item.where == "local" and item.reason is not None]

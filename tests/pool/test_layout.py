@@ -184,6 +184,7 @@ def test_a_superblock_of_another_layout_is_refused_whatever_its_checksum(fields:
         unpack_superblock(body + struct.pack("<I", zlib.crc32(body)))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a worker, which is who maps another's memory, runs on Linux")
 def test_a_segment_that_is_shorter_than_its_superblock_says_is_refused() -> None:
     descriptor = os.memfd_create("short")
     try:
@@ -194,6 +195,7 @@ def test_a_segment_that_is_shorter_than_its_superblock_says_is_refused() -> None
         os.close(descriptor)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a worker, which is who maps another's memory, runs on Linux")
 def test_both_sides_of_a_segment_see_the_same_memory_and_two_segments_never_share_an_epoch() -> None:
     ours, other = Segment.create(Geometry(PAGE, 1, 1, 0)), Segment.create(Geometry(PAGE, 1, 1, 0))
     theirs = Segment.attach(os.dup(ours.descriptor))
