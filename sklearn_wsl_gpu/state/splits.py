@@ -18,7 +18,7 @@ class Rows:
 
     Parameters
     ----------
-    numbers : ndarray of int64
+    numbers : ndarray of int64, or of NumPy's default integers, which are int32 in NumPy 1 on Windows
     count : int
         How many rows there are.
     complement : Rows or None
@@ -26,7 +26,7 @@ class Rows:
     """
 
     def __init__(self, numbers: Any, count: int, complement: Rows | None = None) -> None:
-        if type(numbers) is not np.ndarray or numbers.dtype != np.int64 or numbers.ndim != 1:
+        if type(numbers) is not np.ndarray or numbers.dtype not in (np.int64, np.int_) or numbers.ndim != 1:
             raise Unsupported("A split that is not given by arrays of row numbers stays local.")
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
             raise Unsupported("A split with rows that are not there is for scikit-learn to refuse.")

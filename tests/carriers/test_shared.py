@@ -31,6 +31,8 @@ GEOMETRY = Geometry(PAGE, 1, 1, 0)
 BUDGET = 2**30
 NONCE = bytes(range(CHALLENGE_BYTES))
 
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the kernel of a worker, which this shares, is Linux")
+
 
 @pytest.fixture
 def segment() -> Iterator[Segment]:

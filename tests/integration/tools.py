@@ -55,7 +55,11 @@ def during_a_job(session: OffloadSession, act: Callable[[dict[str, Any]], None])
         thread.join()
 
 
-def kill(number: int, how: int = signal.SIGKILL) -> None:
+#: What ends a process at once; Windows has no other way.
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+
+
+def kill(number: int, how: int = KILL) -> None:
     """Send a signal to a process that may be gone."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(number, how)
