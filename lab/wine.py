@@ -16,13 +16,19 @@ from paths import PREFIX, WINDOWS_PYTHON
 _FOREIGN = ("DISPLAY", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "TMPDIR", "TEMP", "TMP")
 
 
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a program that runs under Wine."""
+    kept = {key: value for key, value in os.environ.items() if key not in _FOREIGN}
+    wine = {"WINEPREFIX": str(PREFIX), "WINEARCH": "win64", "WINEDLLOVERRIDES": "mscoree,mshtml=", "WINEDEBUG": "-all"}
+    return {**kept, **wine, **(more or {})}
+
+
 def start(arguments: Sequence[str], more: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
     """Start Windows Python; its output comes through pipes, because under Wine 8 it dies at its start of a file."""
-    env = {key: value for key, value in os.environ.items() if key not in _FOREIGN}
-    env |= {"WINEPREFIX": str(PREFIX), "WINEARCH": "win64", "WINEDLLOVERRIDES": "mscoree,mshtml=", "WINEDEBUG": "-all"}
-    env |= more or {}
-    command = ["wine", str(WINDOWS_PYTHON / "python.exe"), *arguments]
-    return subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    command, pipe = ["wine", str(WINDOWS_PYTHON / "python.exe"), *arguments], subprocess.PIPE
+    return subprocess.Popen(
+        command, env=environment(more), stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT
+    )
 
 
 def run(arguments: Sequence[str], more: Mapping[str, str] | None = None, shown: IO[bytes] | None = None) -> int:
