@@ -25,7 +25,7 @@ UNSET: Final[Any] = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 PREFIX = "SKLEARN_WSL_GPU_"
 _SLOTS = (4, 4, 8)
 #: Ways of arrays to the worker, the preferred one first.
-CARRIERS = ("shared", "stream")
+CARRIERS = ("shared", "stream", "file")
 
 
 def _wrong(name: str, value: Any, allowed: str) -> ConfigurationError:
@@ -235,10 +235,13 @@ class Settings:
 
     def carriers(self) -> list[str]:
         """Return the names of the carriers that a session may use, the preferred one first."""
-        return list(CARRIERS) if self.carrier == "auto" else [self.carrier]
+        if self.carrier != "auto":
+            return [self.carrier]
+        # Elsewhere a worker that shares no memory shares no file either, or one on a network.
+        return [name for name in CARRIERS if name != "file" or os.name == "nt"]
 
     def _bounds(self) -> list[sizing.Bound]:
-        return machine.bounds(memory.directory_of(self.pool_dir))
+        return machine.bounds(memory.directory_of(self.pool_dir, "file" in self.carriers()))
 
 
 NAMES = tuple(item.name for item in fields(Settings))

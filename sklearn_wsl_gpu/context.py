@@ -183,9 +183,12 @@ class offload:
         is opened, so that the first call is no slower than others. None takes a 128th of what is free, a slot at most.
     pool_dir : path or None, default=None
         Directory of a memory file system that the pool should use; None lets the system choose.
-    carrier : {"auto", "shared", "stream"}, default="auto"
+    carrier : {"auto", "shared", "stream", "file"}, default="auto"
         How arrays get to the worker and back: ``"shared"``, by memory that both sides see; ``"stream"``, over a socket
-        beside that of the messages, which is not encrypted. ``"auto"`` takes the first that works.
+        beside that of the messages, which is not encrypted; ``"file"``, by a file in `pool_dir` that both sides see
+        under its path, if what either writes there the other reads at once. ``"auto"`` takes shared memory if there
+        is any, else those of the others that work (``"file"`` on Windows only), for each transfer the one that was
+        measured to be done first.
     keys : path or None, default=None
         Directory with the keys of the worker at `endpoint`; None takes ``~/.sklearn_wsl_gpu``.
     model_bytes : int, default=1073741824

@@ -1,4 +1,4 @@
-"""Where the costs that were measured are kept between runs: a file for each machine, in the user's cache directory."""
+"""Where what was measured is kept between runs: files for each machine, in the user's cache directory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+#: Name of what calls cost.
+COSTS = "costs"
 _MAX_BYTES = 8 * 2**20
 
 
@@ -30,33 +33,44 @@ def directory() -> Path:
     return Path(base) / "sklearn_wsl_gpu"
 
 
-def path() -> Path:
-    """Return the file of this machine and these versions; it need not exist."""
-    digest = hashlib.blake2b(json.dumps(_key()).encode(), digest_size=8).hexdigest()
-    return directory() / f"costs-{digest}.json"
+def path(name: str = COSTS, more: Sequence[str] = ()) -> Path:
+    """Return the file of this machine and these versions; it need not exist.
+
+    Parameters
+    ----------
+    name : str
+        What is kept.
+    more : sequence of str
+        What else it is only true for.
+    """
+    digest = hashlib.blake2b(json.dumps(_key(more)).encode(), digest_size=8).hexdigest()
+    return directory() / f"{name}-{digest}.json"
 
 
-def load() -> Any:
-    """Return what is kept, or None if that cannot be read or is of another machine."""
+def load(name: str = COSTS, more: Sequence[str] = ()) -> Any:
+    """Return what is kept, or None if that cannot be read or is of another machine; see `path`."""
     try:
-        with path().open("rb") as file:
+        with path(name, more).open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
         found = json.loads(content) if len(content) <= _MAX_BYTES else None
-        return found["table"] if isinstance(found, dict) and found.get("key") == _key() else None
+        return found["table"] if isinstance(found, dict) and found.get("key") == _key(more) else None
     except (OSError, ValueError, KeyError, RecursionError):
         return None
 
 
-def save(data: Any) -> None:
-    """Keep plain data in the place of what is kept, as a whole or not at all; a failure to write is none."""
+def save(data: Any, name: str = COSTS, more: Sequence[str] = ()) -> None:
+    """Keep plain data in the place of what is kept, as a whole or not at all; a failure to write is none.
+
+    See `path`.
+    """
     with contextlib.suppress(OSError):
-        target = path()
+        target = path(name, more)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # Readable by the user alone, as mkstemp makes it.
         number, name = tempfile.mkstemp(prefix=target.stem, suffix=".tmp", dir=target.parent)
         try:
             with open(number, "w", encoding="utf-8") as file:
-                json.dump({"key": _key(), "table": data}, file, separators=(",", ":"))
+                json.dump({"key": _key(more), "table": data}, file, separators=(",", ":"))
             os.replace(name, target)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -64,9 +78,9 @@ def save(data: Any) -> None:
             raise
 
 
-def _key() -> list[str]:
+def _key(more: Sequence[str]) -> list[str]:
     versions = [version("sklearn-wsl-gpu"), version("scikit-learn")]
-    return [*versions, sys.platform, platform.machine(), _processor(), str(os.cpu_count())]
+    return [*versions, sys.platform, platform.machine(), _processor(), str(os.cpu_count()), *more]
 
 
 def _processor() -> str:

@@ -80,7 +80,7 @@ def greet(
             raise ProtocolError("The worker did not welcome this client.")
         others = dict((name, text) for name, text in answer.versions)
         agree(hello.protocol, versions, answer.protocol, others, "worker")
-        moving.open(answer.carriers, answer.refused, answer.number, host_of(where.endpoint))
+        moving.open(answer, host_of(where.endpoint))
     except BaseException:
         if files is not None:
             files.close()

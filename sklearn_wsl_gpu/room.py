@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Protocol
 
 import numpy as np
 
+from sklearn_wsl_gpu.carriers.base import Ask
 from sklearn_wsl_gpu.carriers.moving import Moving
 from sklearn_wsl_gpu.errors import OffloadError, PoolError, ProtocolError
 from sklearn_wsl_gpu.pool import Geometry, Lease, Pool, memory, numa, placing, prefault, thresholds
@@ -27,12 +27,6 @@ IDLE_SECONDS = 60.0
 _BALLAST_BYTES = 256 * 1024
 #: The front answers what is asked here at once. Who closes a session, or needs room too, does not wait longer for it.
 _ANSWER_SECONDS = 3.0
-
-
-class Ask(Protocol):
-    """Sends a message and returns its answer."""
-
-    def __call__(self, message: m.Message, deadline: float | None, body: bytes = b"") -> m.Message: ...
 
 
 class Room:

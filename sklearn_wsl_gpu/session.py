@@ -16,7 +16,7 @@ from typing import Any
 from sklearn_wsl_gpu import launch, lending
 from sklearn_wsl_gpu.abandoned import Abandoned
 from sklearn_wsl_gpu.arrays import check_array_ref, is_inline
-from sklearn_wsl_gpu.carriers import file_reply
+from sklearn_wsl_gpu.carriers import file, file_reply
 from sklearn_wsl_gpu.carriers.moving import Moving
 from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.errors import (
@@ -110,16 +110,20 @@ class Session:
         self.broken = False
         self.silent = False
         size = settings.pool_size()
-        self.pool = Pool(size.geometry, settings.pool_dir, settings.limit(), size.why)
-        self.moving = Moving(self.pool, settings.carriers())
+        ways = settings.carriers()
+        self.pool = Pool(size.geometry, settings.pool_dir, settings.limit(), size.why, file.NAME in ways)
+        self._process = -1
+        self.moving = Moving(self.pool, ways, self._ask)
         try:
             self._welcome, self._process, self._files = greet(
                 where, self.pool, self.moving, settings.timeout, settings.pool_dir
             )
         except BaseException:
+            self._close_wires()
             self.moving.close()
             self.pool.close()
             raise
+        self._close_wires()  # those to come know the worker's process
         self._abandoned = Abandoned(self._welcome.session, self._connect)
         ready_bytes = 0 if where.guest and settings.prefault is None else settings.ready_bytes(self.pool.geometry)
         self.room = Room(self.pool, self.moving, self._welcome.session, self._ask, ready_bytes, self._welcome.node)
@@ -225,7 +229,7 @@ class Session:
             self.broken = self.broken or self.silent
             raise
         finally:
-            if clean and wire is not None:
+            if clean and wire is not None and self.moving.is_settled(number):
                 for lease in leases:
                     lease.release()
                 self._give_wire(wire)
@@ -371,6 +375,10 @@ class Session:
             if self._idle:
                 return self._idle.pop()
         return self._connect()
+
+    def _close_wires(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
 
     def _connect(self) -> Wire:
         return Wire(self.where.endpoint, self.where.keys, self._process, greeted=True)

@@ -28,7 +28,8 @@ CLIENT = {
     "protocol": "errors arrays waiting",
     "pool": "errors arrays waiting",
     "state": "errors arrays estimators pool",
-    "carriers": "arrays errors pool",
+    "costfile": "",
+    "carriers": "arrays costfile errors pool protocol",
     "abandoned": "errors pool protocol sockets",
     # Decisions
     "config": "errors estimators pool reporting waiting",
@@ -42,7 +43,6 @@ CLIENT = {
     "namespaces": "_compat errors state",
     "_compat": "",
     # Shells
-    "costfile": "",
     "measuring": "config costfile costs predictions sessions",
     "workload": "config estimators invocation predictions",
     "keys": "errors",
@@ -99,7 +99,10 @@ WORKER = {
     "scheduler": "link sessions supervisor .errors .protocol .waiting",
     "fleet": "scheduler sessions",
     "bulk": ".carriers .errors .pool",
-    "doors": "bulk .carriers .errors .pool .protocol",
+    "background": ".carriers .errors .protocol",
+    "clientfile": ".carriers .errors .pool",
+    "files": "background bulk clientfile .carriers .errors .pool .protocol",
+    "doors": "background bulk files .carriers .errors .pool .protocol",
     "front": "bulk doors fleet scheduler sessions .carriers .errors .protocol",
     "resident": "engines",
     "binding": "engines resident .errors .estimators .state .support",
@@ -167,7 +170,8 @@ CLIENT_SHELLS = {
 WITHOUT_SKLEARN = {
     "sklearn_wsl_gpu.protocol", "sklearn_wsl_gpu.pool", "sklearn_wsl_gpu.arrays", "sklearn_wsl_gpu.errors",
     "sklearn_wsl_gpu.carriers", "sklearn_wsl_gpu.waiting",
-    "wsl_worker.bulk", "wsl_worker.doors", "wsl_worker.fleet", "wsl_worker.front",
+    "wsl_worker.background", "wsl_worker.bulk", "wsl_worker.clientfile", "wsl_worker.doors", "wsl_worker.files",
+     "wsl_worker.fleet", "wsl_worker.front",
     "wsl_worker.scheduler", "wsl_worker.sessions",
     "wsl_worker.supervisor", "wsl_worker.link", "wsl_worker.__main__",
 }  # fmt: skip

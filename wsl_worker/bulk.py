@@ -75,7 +75,7 @@ class Account:
             If that is over.
         """
         with self._changed:
-            if self._closed or request in self._cancelled:
+            if self.is_over(request):
                 raise PoolError("The request was cancelled.")
             self._active[end] = request
         try:
@@ -84,6 +84,10 @@ class Account:
             with self._changed:
                 del self._active[end]
                 self._changed.notify_all()
+
+    def is_over(self, request: int) -> bool:
+        """Tell whether nothing may be moved for a request any more."""
+        return self._closed or request in self._cancelled
 
     def cancel(self, request: int) -> bool:
         """Let nothing be moved for a request any more; tell whether that is certain by now."""
@@ -110,7 +114,7 @@ class Account:
 
 
 class Bulk:
-    """Ports for streams, open as soon as there is an account.
+    """Ports for streams, open as soon as there is an account that has any.
 
     Parameters
     ----------
@@ -126,9 +130,9 @@ class Bulk:
         self._strangers = threading.Semaphore(_MAX_STRANGERS)
         self.routes: list[list[object]] = []
 
-    def open(self, session: int) -> Account:
-        """Open an account for a session."""
-        if not self._listeners:
+    def open(self, session: int, streams: bool) -> Account:
+        """Open an account for a session, and the ports if it may have streams."""
+        if streams and not self._listeners:
             self._listen()
         account = self._accounts[session] = Account()
         return account

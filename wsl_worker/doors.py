@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from sklearn_wsl_gpu.carriers import shared, stream
+from sklearn_wsl_gpu.carriers import file, shared, stream
 from sklearn_wsl_gpu.errors import ConfigurationError, OffloadError, PoolError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Geometry, Segment
+from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol.fields import offer as check_offer
+from wsl_worker.background import Answer, Background
 from wsl_worker.bulk import Bulk
+from wsl_worker.files import OFFERED, Files
 
 
 class Accepted(NamedTuple):
@@ -41,6 +44,9 @@ class Doors:
 
     def __init__(self, bulk: Bulk) -> None:
         self._bulk = bulk
+        self._files: dict[int, Files] = {}
+        #: Does what is to be done on files; the front gives its answers.
+        self.background = Background()
 
     def accept(self, session: int, number: int, offer: list[Any], budget: int) -> Accepted:
         """Take a segment of a session's pool that the client offers.
@@ -71,23 +77,43 @@ class Doors:
                     first = error
                 else:
                     return Accepted(descriptor, geometry, [[shared.NAME, proof]], [])
-        if not any(one[0] == stream.NAME for one in offers):
+        ways = {one[0]: one[1:] for one in offers}
+        if not ways.keys() & {stream.NAME, file.NAME}:
             raise first or WorkerUnavailable(
                 "The worker does not know any carrier that the client offers.", "no-carrier"
             )
+        path = ways.get(file.NAME, [""])
+        if len(path) != 1 or type(path[0]) is not str:
+            raise WorkerUnavailable("The client's offer of its pool is malformed.", "no-carrier")
         segment = _own(region, budget)
-        account = self._bulk.account(session) or self._bulk.open(session)
+        account = self._bulk.account(session) or self._bulk.open(session, stream.NAME in ways)
         account.segments[number] = segment
-        answer = [stream.NAME, account.key, self._bulk.routes]
-        return Accepted(os.dup(segment.descriptor), segment.geometry, [answer], refused)
+        answers: dict[str, list[Any]] = {stream.NAME: [stream.NAME, account.key, self._bulk.routes]}
+        if file.NAME in ways:
+            if session not in self._files:
+                self._files[session] = Files(account, self.background)
+            self._files[session].add(number, path[0])
+            answers[file.NAME] = OFFERED
+        accepted = [answers[name] for name in ways if name in answers]
+        return Accepted(os.dup(segment.descriptor), segment.geometry, accepted, refused)
+
+    def do(self, session: int, message: m.Fetch | m.Store | m.Probe, answer: Answer) -> None:
+        """Have done what a client asks for on the files of its pool; see `Files.do`."""
+        if session not in self._files:
+            raise PoolError("The worker knows no files of this session's pool.")
+        self._files[session].do(message, answer)
 
     def cancel(self, session: int, request: int) -> bool:
         """Let nothing be moved for a request any more; tell whether that is certain by now."""
-        account = self._bulk.account(session)
-        return account is None or account.cancel(request)
+        account, files = self._bulk.account(session), self._files.get(session)
+        if account is None:
+            return True
+        return account.cancel(request) and not (files is not None and files.may_write_for(request))
 
     def drop(self, session: int, number: int) -> None:
         """Let go of a segment."""
+        if session in self._files:
+            self._files[session].drop(number)
         account = self._bulk.account(session)
         segment = None if account is None else account.segments.pop(number, None)
         if segment is not None:
@@ -95,6 +121,9 @@ class Doors:
 
     def close(self, session: int) -> None:
         """Let go of all that belongs to a session."""
+        files = self._files.pop(session, None)
+        if files is not None:
+            files.close()
         self._bulk.close_account(session)
 
 

@@ -103,6 +103,7 @@ class Front:
         self._socket.bind(listen)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
+        self.watch(self._doors.background.descriptor, self._doors.background.collect)
 
     @property
     def endpoint(self) -> str:
@@ -140,6 +141,7 @@ class Front:
                 scheduler.tick(now)
                 self._appease(scheduler, now)
             self._greet_again(now)
+            self._doors.background.tick(now)
 
     def _appease(self, scheduler: Scheduler, now: float) -> None:
         for job in scheduler.impatient(now - _PATIENCE_SECONDS):
@@ -218,9 +220,9 @@ class Front:
         elif isinstance(message, m.Grant):
             self._fleet.of(session).grant(session, message, envelope)
         elif isinstance(message, m.Cancel):
-            if not self._doors.cancel(session.number, message.request):
-                raise ProtocolError("Something is still being moved for this request; ask again.", "busy")
-            self._fleet.of(session).cancel(session, message, envelope)
+            self._cancel(session, message, envelope)
+        elif isinstance(message, (m.Fetch, m.Store, m.Probe)):
+            self._doors.do(session.number, message, lambda answer: self._answer(envelope, answer, b""))
         elif isinstance(message, (m.Attach, m.Detach, m.Warm)):
             self._answer(envelope, self._change_pool(session, message), b"")
         elif isinstance(message, m.Bye):
@@ -269,6 +271,11 @@ class Front:
             os.getpid(), self._boot, scheduler.node,
         )  # fmt: skip
         self._answer(envelope, welcome, b"")
+
+    def _cancel(self, session: Session, message: m.Cancel, envelope: Envelope) -> None:
+        if not self._doors.cancel(session.number, message.request):
+            raise ProtocolError("Something is still being moved for this request; ask again.", "busy")
+        self._fleet.of(session).cancel(session, message, envelope)
 
     def _change_pool(self, session: Session, message: m.Attach | m.Detach | m.Warm) -> m.Message:
         scheduler, number = self._fleet.of(session), message.segment

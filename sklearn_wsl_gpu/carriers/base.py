@@ -6,13 +6,15 @@ connection: what goes both ways at once comes to a standstill in relays that wai
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.errors import WorkerUnavailable
 from sklearn_wsl_gpu.pool.segment import Segment
+from sklearn_wsl_gpu.protocol import messages as m
 
 THERE, BACK = 0, 1
 
@@ -21,6 +23,18 @@ class CarrierFailed(WorkerUnavailable):
     """A carrier did not get the bytes across, or not as they were; another one may."""
 
     code = "carrier-failed"
+
+
+class Unsettled(WorkerUnavailable):
+    """The worker may still write to the client's memory, at any time: no span of it can be used again."""
+
+    code = "carrier-stalled"
+
+
+class Ask(Protocol):
+    """Sends the worker a message and returns its answer."""
+
+    def __call__(self, message: m.Message, deadline: float | None, body: bytes = b"") -> m.Message: ...
 
 
 class Carrier(ABC):
@@ -36,6 +50,28 @@ class Carrier(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+    #: Seconds that it may take to open.
+    open_seconds: float
+
+    @abstractmethod
+    def open(self, segment: Segment, deadline: float, enough: threading.Event) -> None:
+        """Make sure that it works.
+
+        Parameters
+        ----------
+        segment : Segment
+            The pool's first.
+        deadline : float
+            `time.monotonic` value at which to give up.
+        enough : threading.Event
+            Set when there is another way, so that nothing has to be tried again.
+
+        Raises
+        ------
+        OffloadError
+            With the reason, if it does not.
+        """
 
     @abstractmethod
     def there(
@@ -66,6 +102,10 @@ class Carrier(ABC):
     @abstractmethod
     def back(self, request: int, ref: SpanRef, window: memoryview, deadline: float | None) -> None:
         """Bring bytes of a span from the worker into `window`: those from the span's start on, its header included."""
+
+    def is_settled(self, request: int) -> bool:
+        """Tell whether nothing may still be written to the client's memory for a request."""
+        return True
 
     @abstractmethod
     def admit(self, number: int, segment: Segment) -> None:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
-from sklearn_wsl_gpu.carriers import shared, stream
-from sklearn_wsl_gpu.carriers.base import Carrier, CarrierFailed
+from sklearn_wsl_gpu.carriers import calibration, file, opening, shared, stream
+from sklearn_wsl_gpu.carriers.base import BACK, THERE, Ask, Carrier, CarrierFailed, Unsettled
 from sklearn_wsl_gpu.errors import ProtocolError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Lease, Pool, placing
 from sklearn_wsl_gpu.pool.layout import SPAN_HEADER_BYTES
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.pool.segment import Segment
+from sklearn_wsl_gpu.protocol import messages as m
 
 #: Pieces of memory that are smaller are gathered, so that each need not be sent by itself.
 _GATHERED_BYTES = 64 * 1024
-_OPEN_SECONDS = 6.0
 
 
 class Moving:
@@ -29,16 +30,22 @@ class Moving:
     pool : Pool
     wanted : sequence of str
         Names of the carriers that may be used, the preferred one first.
+    ask : Ask
     """
 
-    def __init__(self, pool: Pool, wanted: Sequence[str]) -> None:
+    def __init__(self, pool: Pool, wanted: Sequence[str], ask: Ask) -> None:
         self._pool = pool
+        self._ask = ask
         self._wanted = wanted
         self._offered: dict[int, list[list[Any]]] = {}
         #: Those in use, the preferred one first; none if both sides have the same memory.
         self.carriers: list[Carrier] = []
-        #: Why others are not, by name.
+        self._opened: list[Carrier] = []
+        #: Why others are not, by name: from the beginning, or no more.
         self.refused: dict[str, str] = {}
+        self.demoted: dict[str, str] = {}
+        #: What was measured of them, by name; nothing where there is no choice.
+        self.rates: dict[str, calibration.Rates] = {}
         self.is_shared = False
         #: Seconds that the least transfer takes.
         self.least_seconds = 0.0
@@ -55,7 +62,8 @@ class Moving:
 
     def offer(self, number: int, segment: Segment) -> list[Any]:
         """Return what a worker needs to know of a segment to use one of the carriers; see `Hello`."""
-        offered = [shared.offer(segment) if name == shared.NAME else [name] for name in self._wanted]
+        about: dict[str, Callable[[Segment], list[Any]]] = {shared.NAME: shared.offer, file.NAME: file.offer}
+        offered = [about[name](segment) if name in about else [name] for name in self._wanted]
         self._offered[number] = offered
         return [segment.region, offered]
 
@@ -74,17 +82,21 @@ class Moving:
         elif not answered.keys() & offered.keys() or self.is_shared:
             raise ProtocolError("The worker did not answer to any of the ways to the pool that it was offered.")
         for carrier in self.carriers:
-            carrier.admit(number, segment)
+            try:
+                carrier.admit(number, segment)
+            except CarrierFailed as error:
+                self._demote(carrier, str(error))
+        if number and not self.is_usable:
+            raise self._no_way()
 
-    def open(self, answers: Sequence[list[Any]], refused: Sequence[list[str]], session: int, host: str) -> None:
+    def open(self, welcome: m.Welcome, host: str) -> None:
         """Get ready to move, by what the worker has answered to the offers of the first segment.
+
+        Where there are several ways, they are measured, if they were not lately.
 
         Parameters
         ----------
-        answers, refused
-            As in `Welcome`.
-        session : int
-            The session's number at the worker.
+        welcome : Welcome
         host : str
             Of the worker's endpoint.
 
@@ -93,14 +105,17 @@ class Moving:
         WorkerUnavailable
             If there is no way.
         """
-        self.admit(0, self._pool.segment, answers)
-        self.refused = {name: words for name, words in refused}
-        answered = {answer[0]: answer[1:] for answer in answers}
+        self.admit(0, self._pool.segment, welcome.carriers)
+        self.refused = {name: words for name, words in welcome.refused}
+        answered = {answer[0]: answer[1:] for answer in welcome.carriers}
         self.is_shared = shared.NAME in answered
         if self.is_shared:
             return
-        if stream.NAME in answered:
-            self._open_streams(answered[stream.NAME], session, host)
+        opened, closed = opening.open_all([*self._candidates(welcome, answered, host)], self._pool.segment)
+        self.refused.update(closed)
+        self._opened = self.carriers = opened
+        if len(opened) > 1:
+            self._calibrate(welcome)
         if not self.carriers:
             raise self._no_way()
         began = time.perf_counter()
@@ -111,6 +126,47 @@ class Moving:
         finally:
             lease.release()
         self.least_seconds = time.perf_counter() - began
+
+    def measure(self) -> None:
+        """Measure the carriers in use anew; see `rates`."""
+        for carrier in self.carriers:
+            try:
+                self.rates[carrier.name] = calibration.measure(carrier, self._pool)
+            except CarrierFailed as error:
+                self._demote(carrier, str(error))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return what there is to tell of each carrier.
+
+        Returns
+        -------
+        carriers : list of dict
+            ``name``; ``state``, which is ``"in use"``, ``"refused"`` from the beginning, or ``"demoted"`` since;
+            ``reason`` of the latter; and as far as they were measured, else None, ``round_trip`` of the least transfer
+            in seconds, and bandwidths ``there`` and ``back`` in bytes per second.
+        """
+        used = [shared.NAME] if self.is_shared else [carrier.name for carrier in self.carriers]
+        states = [(name, "in use", "") for name in used]
+        states += [(name, "demoted", words) for name, words in self.demoted.items()]
+        states += [(name, "refused", words) for name, words in self.refused.items()]
+        return [
+            {"name": name, "state": state, "reason": words, **calibration.describe(self.rates.get(name))}
+            for name, state, words in states
+        ]
+
+    def is_settled(self, request: int) -> bool:
+        """Tell whether nothing may still be written to the pool for a request."""
+        return all(carrier.is_settled(request) for carrier in self._opened)
+
+    def _calibrate(self, welcome: m.Welcome) -> None:
+        where = os.path.dirname(self._pool.segment.path or "")
+        key = [*(carrier.name for carrier in self.carriers), shared.boot_id(), welcome.boot, where]
+        kept = calibration.load(key)
+        if kept is not None and kept.keys() >= {carrier.name for carrier in self.carriers}:
+            self.rates = kept
+            return
+        self.measure()
+        calibration.save(key, self.rates)
 
     def send(
         self, request: int, lease: Lease, refs: Sequence[ArrayRef], arrays: Sequence[Array], deadline: float | None
@@ -138,7 +194,7 @@ class Moving:
                 pieces = self._pieces(lease, refs, arrays)
             carrier.there(request, lease.ref, SPAN_HEADER_BYTES, pieces, deadline)
 
-        self._by_any(work)
+        self._by_any(THERE, lease.size, work)
 
     def lend(self, request: int, ref: SpanRef, offset: int, nbytes: int, deadline: float | None) -> None:
         """Bring bytes to the worker that lie in the pool already.
@@ -154,14 +210,14 @@ class Moving:
             return
         window = self._pool.window_of(ref).data
         pieces = [window[:SPAN_HEADER_BYTES], window[offset : offset + nbytes]]
-        self._by_any(lambda carrier: carrier.there(request, ref, offset, pieces, deadline))
+        self._by_any(THERE, nbytes, lambda carrier: carrier.there(request, ref, offset, pieces, deadline))
 
     def receive(self, request: int, lease: Lease, nbytes: int, deadline: float | None) -> None:
         """Bring the first `nbytes` of a span here from the worker."""
         if self.is_shared:
             return
         window = self._pool.window(lease).data[:nbytes]
-        self._by_any(lambda carrier: carrier.back(request, lease.ref, window, deadline))
+        self._by_any(BACK, nbytes, lambda carrier: carrier.back(request, lease.ref, window, deadline))
 
     def close(self) -> None:
         """Close the carriers."""
@@ -184,36 +240,39 @@ class Moving:
             at = ref.offset + placing.nbytes_of(ref)
         return [*pieces, window[begin:at]]
 
-    def _by_any(self, work: Callable[[Carrier], None]) -> None:
+    def _by_any(self, way: int, nbytes: int, work: Callable[[Carrier], None]) -> None:
         while self.carriers:
-            carrier = self.carriers[0]
+            carrier = calibration.fastest(self.carriers, self.rates, way, nbytes)
             try:
                 work(carrier)
                 return
             except CarrierFailed as error:
                 self._demote(carrier, str(error))
+            except Unsettled as error:
+                self._demote(carrier, str(error))
+                raise
         raise self._no_way()
 
     def _demote(self, carrier: Carrier, words: str) -> None:
         with self._lock:
             if carrier in self.carriers:
                 self.carriers = [one for one in self.carriers if one is not carrier]
-                self.refused[carrier.name] = words
+                self.demoted[carrier.name] = words
         carrier.close()
 
-    def _open_streams(self, answer: Sequence[Any], session: int, host: str) -> None:
-        if len(answer) != 2 or type(answer[0]) is not bytes:
-            raise ProtocolError("The worker's answer to the offer of a stream is malformed.")
-        end = time.monotonic() + _OPEN_SECONDS
-        for route in stream.routes_of(answer[1], host):
-            carrier = stream.Stream(route, session, answer[0])
-            try:
-                carrier.open(end)
-            except CarrierFailed as error:
-                self.refused[carrier.name] = str(error)
-            else:
-                self.carriers.append(carrier)
+    def _candidates(self, welcome: m.Welcome, answered: dict[str, Any], host: str) -> Iterator[Carrier]:
+        for name in self._wanted:
+            answer = answered.get(name, [])
+            if name == stream.NAME and answer:
+                if len(answer) != 2 or type(answer[0]) is not bytes:
+                    raise ProtocolError("The worker's answer to the offer of a stream is malformed.")
+                for route in stream.routes_of(answer[1], host):
+                    yield stream.Stream(route, welcome.number, answer[0])
+            elif name == file.NAME and answer:
+                if len(answer) != 2 or not all(type(ways) is list and ways for ways in answer):
+                    raise ProtocolError("The worker's answer to the offer of a file is malformed.")
+                yield file.File(self._ask, welcome.session, *answer)
 
     def _no_way(self) -> WorkerUnavailable:
-        reasons = " ".join(f"{name}: {words}" for name, words in self.refused.items())
+        reasons = " ".join(f"{name}: {words}" for name, words in {**self.refused, **self.demoted}.items())
         return WorkerUnavailable(f"There is no way for arrays to the worker. {reasons}", "no-carrier")

@@ -22,9 +22,10 @@ from sklearn_wsl_gpu.pool.segment import Segment
 
 NAME = "stream"
 _CONNECT_SECONDS = 2.5
-#: A port that has just been opened inside WSL2 is there for Windows after a while.
-_RETRY_SECONDS = 5.0
+#: A port that has just been opened inside WSL2 is there for Windows after a while: it is tried again so often.
 _PAUSE_SECONDS = 0.1
+#: And for so long, by kind of route.
+_OPEN_SECONDS = {"tcp": 5.0}
 
 
 class Route(NamedTuple):
@@ -104,6 +105,7 @@ class Stream(Carrier):
 
     def __init__(self, route: Route, session: int, key: bytes) -> None:
         self.name = f"{NAME} ({route.kind})"
+        self.open_seconds = _OPEN_SECONDS.get(route.kind, _CONNECT_SECONDS)
         self._route = route
         self._session = session
         self._key = key
@@ -111,22 +113,15 @@ class Stream(Carrier):
         self._lock = threading.Lock()
         self._closed = False
 
-    def open(self, deadline: float) -> None:
-        """Make sure that there is somebody who knows the key at the other end.
-
-        Raises
-        ------
-        CarrierFailed
-            If there is not, until the deadline.
-        """
+    def open(self, segment: Segment, deadline: float, enough: threading.Event) -> None:
+        # Is there somebody who knows the key at the other end?
         while True:
             try:
                 self._give(self._connect())
                 return
             except CarrierFailed:
-                if time.monotonic() + _PAUSE_SECONDS >= min(deadline, time.monotonic() + _RETRY_SECONDS):
+                if time.monotonic() + _PAUSE_SECONDS >= deadline or enough.wait(_PAUSE_SECONDS):
                     raise
-                time.sleep(_PAUSE_SECONDS)
 
     def there(
         self, request: int, ref: SpanRef, offset: int, pieces: Sequence[memoryview], deadline: float | None

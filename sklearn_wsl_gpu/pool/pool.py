@@ -13,20 +13,14 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 
 from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
 from sklearn_wsl_gpu.errors import PoolError
 from sklearn_wsl_gpu.pool import ledger, placing
 from sklearn_wsl_gpu.pool.copying import Copier
 from sklearn_wsl_gpu.pool.counters import Counters
-from sklearn_wsl_gpu.pool.layout import (
-    CLIENT,
-    LEDGER_BYTES,
-    LEDGER_OFFSET,
-    SPAN_HEADER_BYTES,
-    WORKER,
-    Geometry,
-)
+from sklearn_wsl_gpu.pool.layout import CLIENT, LEDGER_BYTES, LEDGER_OFFSET, SPAN_HEADER_BYTES, WORKER, Geometry
 from sklearn_wsl_gpu.pool.lease import Lease, all_kept, no_room, too_small
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.pool.region import Region, Regions
@@ -52,14 +46,18 @@ class Pool:
         Bytes that all segments may take together; segments are added up to there.
     why : str
         Why its slots are as they are, for people.
+    named : bool
+        Whether its memory is that of files which another kernel can open.
     """
 
-    def __init__(self, geometry: Geometry, directory: str | None = None, limit: int = 0, why: str = "") -> None:
+    def __init__(
+        self, geometry: Geometry, directory: str | None = None, limit: int = 0, why: str = "", named: bool = False
+    ) -> None:
         self.geometry = geometry
         self.why = why
-        self._directory = directory
+        self._create = partial(Segment.create, directory=directory, named=named)
         self.limit = max(limit, geometry.pool_bytes)
-        segment = Segment.create(geometry, directory, why)
+        segment = self._create(geometry, note=why)
         self.counters = Counters(segment.map)
         self._regions = Regions({0: Region(0, segment, self.counters)})
         self._numbers = itertools.count(1)
@@ -263,7 +261,7 @@ class Pool:
             if self._closed or self._regions.pool_bytes + slots * self.geometry.slot_bytes > self.limit:
                 return None
             number = next(self._numbers)
-        return number, Segment.create(Geometry(self.geometry.slot_bytes, 0, 0, slots), self._directory)
+        return number, self._create(Geometry(self.geometry.slot_bytes, 0, 0, slots))
 
     def admit(self, number: int, segment: Segment) -> None:
         """Use a segment from `prepare` from now on."""
@@ -348,12 +346,10 @@ class Pool:
                 return found
             if self._queue.first is ticket and not self._regions.may_hold(nbytes):
                 raise all_kept(nbytes, self.limit)
-            wait = _WAIT_SLICE_SECONDS
-            if deadline is not None:
-                wait = min(wait, deadline - time.monotonic())
-                if wait <= 0:
-                    raise no_room(nbytes)
-            self._changed.wait(wait)
+            left = _WAIT_SLICE_SECONDS if deadline is None else deadline - time.monotonic()
+            if left <= 0:
+                raise no_room(nbytes)
+            self._changed.wait(min(left, _WAIT_SLICE_SECONDS))
 
     def _grant(self, region: Region, start: int, size: int, use: int, caller: Caller) -> Lease:
         try:

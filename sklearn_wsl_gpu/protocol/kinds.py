@@ -35,7 +35,8 @@ class Welcome(NamedTuple):
     ----------
     carriers : list of list
         What each carrier that I can use answers to its offer, its name first. Of ``"shared"``: proof; then no other is
-        looked at. Of ``"stream"``: key, list of routes; of ``"file"``: nothing.
+        looked at. Of ``"stream"``: key, list of routes; of ``"file"``: names of the ways in which I can read it, and of
+        those in which I can write it, the cheapest first.
     refused : list of [str, str]
         Names of the other offers, and why not.
     node : int
@@ -138,12 +139,16 @@ class Store(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """Client: read 16 bytes at each of these offsets of my file, or write fresh ones there."""
+    """Client: read 16 bytes at each of these offsets of my file, or write fresh ones there.
+
+    The way in which to do so, by its place among those that were answered to the offer, is the one from then on.
+    """
 
     session: bytes
     segment: int
     offsets: list[int]
     write: bool
+    way: int
 
 
 class Bye(NamedTuple):

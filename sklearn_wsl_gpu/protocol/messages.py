@@ -123,7 +123,7 @@ _FIELDS: dict[type[Any], tuple[f.Check, ...]] = {
     Fetch: (f.blob, f.integer, f.span, f.integer, f.integer, f.integer),
     Store: (f.blob, f.integer, f.span, f.integer, f.integer),
     Moved: (f.integer,),
-    Probe: (f.blob, f.integer, f.integers, f.flag),
+    Probe: (f.blob, f.integer, f.integers, f.flag, f.integer),
     Probed: (f.blob,),
     Done: (),
     Bye: (f.blob,),

@@ -39,6 +39,9 @@ CLIENT_SENDS: ChannelTable = {
             m.Attach,
             m.Detach,
             m.Warm,
+            m.Fetch,
+            m.Store,
+            m.Probe,
         )
     },
     # Silence: the same question again, or the wish to stop.
@@ -58,7 +61,7 @@ CLIENT_RECEIVES: ChannelTable = {
         (ASKING, kind): READY
         for kind in (
             m.Result, m.NeedOutput, m.NeedModel, m.Running, m.Failed, m.Cancelled, m.Refused, m.Report,
-            m.Progress, m.Attached, m.Done,
+            m.Progress, m.Attached, m.Done, m.Moved, m.Probed,
         )
     },
 }  # fmt: skip

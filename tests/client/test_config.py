@@ -84,8 +84,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("pool_limit", "much", "a whole number of at least 0"),
     ("prefault", 0.5, "a whole number of at least 0"),
     ("pool_dir", 3, "None, or a directory"),
-    ("carrier", "pigeon", r"one of \['auto', 'shared', 'stream'"),
-    ("carrier", None, r"one of \['auto', 'shared', 'stream'"),
+    ("carrier", "pigeon", r"one of \['auto', 'shared', 'stream', 'file'"),
+    ("carrier", None, r"one of \['auto', 'shared', 'stream', 'file'"),
     ("keys", 3.5, "None, or a directory"),
     ("model_bytes", -1, "a whole number of at least 0"),
 ]

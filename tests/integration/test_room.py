@@ -162,7 +162,7 @@ def test_closing_a_session_and_growing_wait_for_a_silent_worker_for_a_limited_ti
         raise DeadlineExceeded("no answer")
 
     pool = Pool(Geometry(MIB, 1, 1, 1), limit=9 * MIB)
-    asking = room.Room(pool, Moving(pool, ["shared"]), b"", ask, MIB)
+    asking = room.Room(pool, Moving(pool, ["shared"], ask), b"", ask, MIB)
     assert asking.ready.wait(20)
     assert not asking.grow(MIB)
     asking.close()

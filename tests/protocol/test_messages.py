@@ -116,7 +116,7 @@ FIELDS: dict[type[Any], tuple[str, ...]] = {
     m.Fetch: ("token", "integer", "span", "integer", "integer", "integer"),
     m.Store: ("token", "integer", "span", "integer", "integer"),
     m.Moved: ("integer",),
-    m.Probe: ("token", "integer", "integers", "flag"),
+    m.Probe: ("token", "integer", "integers", "flag", "integer"),
     m.Probed: ("token",),
     m.Detach: ("token", "integer"),
     m.Warm: ("token", "integer", "integer", "integer"),

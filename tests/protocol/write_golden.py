@@ -26,7 +26,7 @@ MESSAGES: tuple[m.Message, ...] = (
         TOKEN,
         7,
         [["array_api", ["PCA"]], ["cpu", ["KMeans", "PCA"]]],
-        [["stream", b"\xff" * 32, [["tcp", "", 40000]]]],
+        [["stream", b"\xff" * 32, [["tcp", "", 40000]]], ["file", ["pread", "direct"], ["pwrite"]]],
         [["shared", "The worker does not share memory with this process."]],
         4243,
         "5e5c8a6e-boot",
@@ -58,7 +58,7 @@ MESSAGES: tuple[m.Message, ...] = (
     m.Fetch(TOKEN, 3, SpanRef(0, 2**21, 8192, 17), 64, 4096, 2**32 - 1),
     m.Store(TOKEN, 3, SpanRef(0, 2**21, 8192, 17), 0, 8192),
     m.Moved(2**32 - 1),
-    m.Probe(TOKEN, 0, [2**21, 2**21 + 4088], True),
+    m.Probe(TOKEN, 0, [2**21, 2**21 + 4088], True, 2),
     m.Probed(b"\xff" * 32),
 )
 _REF = [64, "<f8", [50, 3], "C", True]

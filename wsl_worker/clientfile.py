@@ -1,0 +1,129 @@
+"""Files of clients, that the worker reads and writes, and never maps: another kernel's file system is not coherent.
+
+There are several ways of doing either; which of them are fresh depends on the file system, and is found out by the
+client's challenge.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import stat
+
+from sklearn_wsl_gpu.carriers.base import CarrierFailed
+from sklearn_wsl_gpu.carriers.file import PIECE_BYTES
+from sklearn_wsl_gpu.errors import StaleReference
+from sklearn_wsl_gpu.pool.layout import PAGE, Geometry, round_up, unpack_superblock
+
+#: Ways to read and to write, the cheapest first.
+READING = ("pread", "direct")
+WRITING = ("pwrite", "direct", "synced")
+
+
+def open_file(path: str, epoch: int, geometry: Geometry) -> ClientFile:
+    """Open the file of a segment of a client's pool.
+
+    Parameters
+    ----------
+    path : str
+        As the client has told it.
+    epoch, geometry
+        Of the segment: no other file is touched.
+
+    Raises
+    ------
+    CarrierFailed
+        With the reason, if it cannot be opened, or is not that segment.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags)
+    except (OSError, ValueError) as error:
+        words = getattr(error, "strerror", "") or str(error)
+        raise CarrierFailed(f"The worker cannot open the pool's file {path!r}: {words}.") from error
+    try:
+        about = os.fstat(descriptor)
+        found = unpack_superblock(os.pread(descriptor, 64, 0)) if stat.S_ISREG(about.st_mode) else None
+    except (OSError, StaleReference):
+        found = None
+    if found != (epoch, geometry) or about.st_size < geometry.file_bytes:
+        os.close(descriptor)
+        raise CarrierFailed(f"What the worker finds at {path!r} is not this pool.")
+    direct = -1
+    with contextlib.suppress(OSError):
+        # By the descriptor: the path may be another file's by now.
+        direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC | os.O_DIRECT)
+    return ClientFile(descriptor, direct)
+
+
+class ClientFile:
+    """An open file of a client; for one thread.
+
+    Parameters
+    ----------
+    descriptor, direct : int
+        Of the same file, the second one past the page cache; -1 where there is no such thing.
+    """
+
+    def __init__(self, descriptor: int, direct: int) -> None:
+        self._descriptor = descriptor
+        self._direct = direct
+        # Direct reads and writes need memory, offsets and sizes in whole blocks.
+        self._buffer = mmap.mmap(-1, PIECE_BYTES + 2 * PAGE)
+
+    def read(self, way: str, offset: int, nbytes: int) -> memoryview:
+        """Return bytes of the file, in memory that is reused by the next call.
+
+        Raises
+        ------
+        OSError
+            If it does not give them.
+        """
+        descriptor = self._descriptor_for(way)
+        begin = offset // PAGE * PAGE
+        want, got = round_up(offset + nbytes, PAGE) - begin, 0
+        if way == "pread":
+            # All of it: a part of a large folio is not dropped.
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        view = memoryview(self._buffer)
+        while got < want:
+            count = os.preadv(descriptor, [view[got:want]], begin + got)
+            if not count:
+                raise OSError(errno.EIO, "it is shorter than it was")
+            got += count
+        return view[offset - begin : offset - begin + nbytes]
+
+    def write(self, way: str, offset: int, data: bytes) -> None:
+        """Write bytes, by whole pages.
+
+        Raises
+        ------
+        OSError
+            If it does not take them.
+        """
+        descriptor, begin = self._descriptor_for(way), offset // PAGE * PAGE
+        want, done, view = round_up(offset + len(data), PAGE) - begin, 0, memoryview(self._buffer)
+        if want != len(data):
+            self.read("direct" if way == "direct" else "pread", begin, want)
+        view[offset - begin : offset - begin + len(data)] = data
+        while done < want:
+            done += os.pwritev(descriptor, [view[done:want]], begin + done)
+        if way == "synced":
+            os.fdatasync(descriptor)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._descriptor)
+        if self._direct >= 0:
+            os.close(self._direct)
+        with contextlib.suppress(BufferError):
+            self._buffer.close()
+
+    def _descriptor_for(self, way: str) -> int:
+        if way != "direct":
+            return self._descriptor
+        if self._direct < 0:
+            raise OSError(errno.EINVAL, "its file system does not read and write past the cache")
+        return self._direct
