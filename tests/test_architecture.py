@@ -20,6 +20,7 @@ CLIENT = {
     "waiting": "",
     "tables": "",
     "reporting": "errors tables",
+    "paths": "errors",
     # Tables
     "estimators": "errors",
     "support": "errors estimators",
@@ -100,7 +101,7 @@ WORKER = {
     "fleet": "scheduler sessions",
     "bulk": ".carriers .errors .pool",
     "background": ".carriers .errors .protocol",
-    "clientfile": ".carriers .errors .pool",
+    "clientfile": ".carriers .errors .paths .pool",
     "files": "background bulk clientfile .carriers .errors .pool .protocol",
     "doors": "background bulk files .carriers .errors .pool .protocol",
     "front": "bulk doors fleet scheduler sessions .carriers .errors .protocol",

@@ -11,10 +11,12 @@ import errno
 import mmap
 import os
 import stat
+from pathlib import Path
 
+from sklearn_wsl_gpu import paths
 from sklearn_wsl_gpu.carriers.base import CarrierFailed
 from sklearn_wsl_gpu.carriers.file import PIECE_BYTES
-from sklearn_wsl_gpu.errors import StaleReference
+from sklearn_wsl_gpu.errors import ConfigurationError, StaleReference
 from sklearn_wsl_gpu.pool.layout import PAGE, Geometry, round_up, unpack_superblock
 
 #: Ways to read and to write, the cheapest first.
@@ -39,7 +41,7 @@ def open_file(path: str, epoch: int, geometry: Geometry) -> ClientFile:
     """
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        descriptor = os.open(path, flags)
+        descriptor = os.open(_here(path), flags)
     except (OSError, ValueError) as error:
         words = getattr(error, "strerror", "") or str(error)
         raise CarrierFailed(f"The worker cannot open the pool's file {path!r}: {words}.") from error
@@ -56,6 +58,24 @@ def open_file(path: str, epoch: int, geometry: Geometry) -> ClientFile:
         # By the descriptor: the path may be another file's by now.
         direct = os.open(f"/proc/self/fd/{descriptor}", os.O_RDWR | os.O_CLOEXEC | os.O_DIRECT)
     return ClientFile(descriptor, direct)
+
+
+def _here(path: str) -> str:
+    """Return what a path of the client is called here."""
+    if path.startswith("/"):
+        return path
+    root = paths.automount_root(_text("/etc/wsl.conf"))
+    try:
+        return paths.to_posix(path, _text("/proc/mounts"), root)
+    except ConfigurationError:
+        return paths.to_posix(path, "", root)  # where it would be, mounted by something else than WSL
+
+
+def _text(name: str) -> str:
+    try:
+        return Path(name).read_text("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 class ClientFile:
