@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sklearn_wsl_gpu.errors import OffloadError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Lease
+from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.sockets import Wire
 
@@ -29,18 +30,29 @@ class Abandoned:
     def __init__(self, session: bytes, connect: Callable[[], Wire]) -> None:
         self._session = session
         self._connect = connect
-        self._waiting: list[tuple[int, list[Lease]]] = []
+        self._waiting: list[tuple[int, list[Lease], Sequence[Array]]] = []
         self._lock = threading.Lock()
 
-    def add(self, number: int, leases: list[Lease], wire: Wire | None) -> None:
-        """Give up a request; `wire` is the one it was sent by, or None if nothing was sent."""
+    def add(self, number: int, leases: list[Lease], lent: Sequence[Array], wire: Wire | None) -> None:
+        """Give up a request.
+
+        Parameters
+        ----------
+        number : int
+        leases : list of Lease
+            Released when nothing is written to their spans any more.
+        lent : sequence of ndarray
+            Arrays of its that lie in the pool; held as long, since their spans are free when they are collected.
+        wire : Wire or None
+            The one that it was sent by; None if nothing was sent.
+        """
         if wire is None:
             for lease in leases:
                 lease.release()
             return
         # Until the worker confirms, it may still write to these spans.
         with self._lock:
-            self._waiting.append((number, leases))
+            self._waiting.append((number, leases, lent))
         with contextlib.suppress(OffloadError):
             wire.tell(m.Cancel(self._session, number))
         wire.close(linger_ms=500)

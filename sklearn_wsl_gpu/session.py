@@ -237,7 +237,7 @@ class Session:
                 if gathered.loan is not None and wire is not None:
                     lending.surrender()
                     leases.append(gathered.loan.lease)
-                self._abandoned.add(number, leases, wire)
+                self._abandoned.add(number, leases, gathered.lent, wire)
 
     def _send(self, number: int, inputs: Lease | None, gathered: Gathered, deadline: float | None) -> None:
         if inputs is not None:

@@ -1,24 +1,24 @@
-"""The worker's end of streams: a port, and a thread for each connection, which moves spans in and out of the pools.
+"""The worker's end of streams: ports, and a thread for each connection, which moves spans in and out of the pools.
 
 The front's own thread opens and closes accounts here, one for each session that has a stream, and asks that a request
-moves nothing any more. What a client asks for is looked at as if it were forged.
+brings nothing there any more. What a client asks for is looked at as if it were forged.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 
 from sklearn_wsl_gpu.carriers import frames, sockets
 from sklearn_wsl_gpu.carriers.base import BACK, CarrierFailed
 from sklearn_wsl_gpu.carriers.frames import Head
-from sklearn_wsl_gpu.errors import OffloadError, PoolError
+from sklearn_wsl_gpu.errors import OffloadError, PoolError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Segment
 from sklearn_wsl_gpu.pool.layout import CLIENT, DATA_OFFSET, PAGE, SPAN_HEADER_BYTES, WORKER
 
@@ -26,9 +26,13 @@ _GREETING_SECONDS = 3.0
 _MAX_STRANGERS = 64
 _MAX_ENDS = 256
 _STALL_SECONDS = 10.0
-#: A connection that is told to end does so in the middle of a system call; only reserving memory takes time.
+#: A connection that is told to end does so in the middle of a system call.
 _SETTLE_SECONDS = 0.5
 _REMEMBERED_REQUESTS = 4096
+#: Memory is reserved in such parts while bytes come: nobody waits long for it.
+_BLOCK_BYTES = 32 * 1024 * 1024
+#: After an error that another attempt would meet at once, such as too many descriptors.
+_PAUSE_SECONDS = 0.05
 
 
 class Account:
@@ -40,16 +44,19 @@ class Account:
         What its connections have to prove that they know.
     segments : dict of int to Segment
         The worker's own memory of its pool, by number.
+    alone_since : float
+        Since when, by `time.monotonic`, it has had no connection; infinity while it has one.
     """
 
     def __init__(self) -> None:
         self.key = os.urandom(frames.KEY_BYTES)
         self.segments: dict[int, Segment] = {}
+        self.alone_since = time.monotonic()
         self._changed = threading.Condition()
-        self._active: dict[socket.socket, int] = {}
+        self._writing: dict[socket.socket, int] = {}
         self._ends: set[socket.socket] = set()
-        self._cancelled: set[int] = set()
-        self._order: deque[int] = deque()
+        #: Requests that were called or cancelled, and whether they were cancelled; the oldest first.
+        self._ended: dict[int, bool] = {}
         self._closed = False
 
     def add(self, end: socket.socket) -> bool:
@@ -58,82 +65,112 @@ class Account:
             if self._closed or len(self._ends) >= _MAX_ENDS:
                 return False
             self._ends.add(end)
+            self.alone_since = float("inf")
             return True
 
     def drop(self, end: socket.socket) -> None:
         """Forget a connection."""
         with self._changed:
             self._ends.discard(end)
+            if not self._ends:
+                self.alone_since = time.monotonic()
 
     @contextlib.contextmanager
-    def moving(self, end: socket.socket, request: int) -> Iterator[None]:
-        """Move something for a request.
+    def writing(self, end: socket.socket, request: int) -> Iterator[None]:
+        """Write what comes over a connection for a request.
 
         Raises
         ------
         PoolError
-            If that is over.
+            If nothing is brought there for it any more.
         """
         with self._changed:
-            if self.is_over(request):
-                raise PoolError("The request was cancelled.")
-            self._active[end] = request
+            if not self.takes(request):
+                raise PoolError("The request was called or cancelled before its arrays came.")
+            self._writing[end] = request
         try:
             yield
         finally:
             with self._changed:
-                del self._active[end]
+                del self._writing[end]
                 self._changed.notify_all()
 
     def is_over(self, request: int) -> bool:
         """Tell whether nothing may be moved for a request any more."""
-        return self._closed or request in self._cancelled
+        return self._closed or self._ended.get(request, False)
+
+    def takes(self, request: int) -> bool:
+        """Tell whether something may be brought there for a request still."""
+        return not self._closed and request not in self._ended
+
+    def call(self, request: int) -> bool:
+        """Let nothing be brought there for a request any more; tell whether that is certain by now.
+
+        A connection that the client has given up may still hold bytes that nobody has read. They must not come to lie
+        in a span that is used by an engine, or for another request, by then.
+        """
+        return self._end(request, cancelled=False)
 
     def cancel(self, request: int) -> bool:
         """Let nothing be moved for a request any more; tell whether that is certain by now."""
+        return self._end(request, cancelled=True)
+
+    def _end(self, request: int, cancelled: bool) -> bool:
         with self._changed:
-            if request not in self._cancelled:
-                self._cancelled.add(request)
-                self._order.append(request)
-                if len(self._order) > _REMEMBERED_REQUESTS:
-                    self._cancelled.discard(self._order.popleft())
-            for end, number in self._active.items():
+            self._ended[request] = cancelled or self._ended.get(request, False)
+            if len(self._ended) > _REMEMBERED_REQUESTS:
+                del self._ended[next(iter(self._ended))]
+            for end, number in self._writing.items():
                 if number == request:
-                    _shut(end)
-            return self._changed.wait_for(lambda: request not in self._active.values(), _SETTLE_SECONDS)
+                    sockets.shut(end)
+            return self._changed.wait_for(lambda: request not in self._writing.values(), _SETTLE_SECONDS)
 
     def close(self) -> None:
         """End its connections, and let go of the memory."""
         with self._changed:
             self._closed = True
             for end in self._ends:
-                _shut(end)
-            self._changed.wait_for(lambda: not self._active, _SETTLE_SECONDS)
+                sockets.shut(end)
+            self._changed.wait_for(lambda: not self._writing, _SETTLE_SECONDS)
         for segment in self.segments.values():
             segment.close()
 
 
 class Bulk:
-    """Ports for streams, open as soon as there is an account that has any.
+    """Ports for streams, open from `listen` on, or as soon as there is an account that has any.
 
     Parameters
     ----------
     host : str
         Address to listen at.
+    port : int
+        TCP port there; 0 for a free one.
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, port: int = 0) -> None:
         self._host = host
+        self._port = port
         self._accounts: dict[int, Account] = {}
         self._listeners: list[socket.socket] = []
         self._threads: set[threading.Thread] = set()
         self._strangers = threading.Semaphore(_MAX_STRANGERS)
+        self._stop = -1
         self.routes: list[list[object]] = []
 
     def open(self, session: int, streams: bool) -> Account:
-        """Open an account for a session, and the ports if it may have streams."""
+        """Open an account for a session, and the ports if it may have streams.
+
+        Raises
+        ------
+        WorkerUnavailable
+            If there can be no port.
+        """
         if streams and not self._listeners:
-            self._listen()
+            try:
+                self.listen()
+            except OSError as error:
+                words = f"The worker cannot open a port for arrays on {self._host}: {error.strerror or error}."
+                raise WorkerUnavailable(words, "no-carrier") from error
         account = self._accounts[session] = Account()
         return account
 
@@ -147,25 +184,28 @@ class Bulk:
         if account is not None:
             account.close()
 
+    def listen(self) -> None:
+        """Open the ports; may raise `OSError`."""
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listener = socket.create_server((self._host, self._port), family=family, backlog=_MAX_STRANGERS)
+        self._listeners.append(listener)
+        self.routes.append(["tcp", "", listener.getsockname()[1]])
+        self._stop = os.eventfd(0)
+        self._start(self._accept)
+
     def close(self) -> None:
         """Close all accounts and ports."""
-        for listener in self._listeners:
-            _shut(listener)
-            listener.close()
+        if self._stop >= 0:
+            os.eventfd_write(self._stop, 1)
         for session in list(self._accounts):
             self.close_account(session)
         for thread in list(self._threads):
             thread.join(_SETTLE_SECONDS)
-
-    def _listen(self) -> None:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        listener = socket.create_server((self._host, 0), family=family, backlog=_MAX_STRANGERS)
-        self._follow(listener)
-        self.routes.append(["tcp", "", listener.getsockname()[1]])
-
-    def _follow(self, listener: socket.socket) -> None:
-        self._listeners.append(listener)
-        self._start(partial(self._accept, listener))
+        for listener in self._listeners:
+            listener.close()
+        if self._stop >= 0:
+            os.close(self._stop)
+            self._stop = -1
 
     def _start(self, work: Callable[[], None]) -> None:
         def run() -> None:
@@ -176,18 +216,42 @@ class Bulk:
 
         thread = threading.Thread(target=run, name="wsl_worker bulk", daemon=True)
         self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:
+            self._threads.discard(thread)
+            raise
 
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                end, _ = listener.accept()
-            except OSError:
-                return
-            if self._strangers.acquire(blocking=False):
-                self._start(partial(self._serve, end))
-            else:
-                end.close()
+    def _accept(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stop, selectors.EVENT_READ)
+            for listener in self._listeners:
+                listener.setblocking(False)
+                selector.register(listener, selectors.EVENT_READ)
+            while True:
+                ready = [key.fileobj for key, _ in selector.select()]
+                if self._stop in ready:
+                    return
+                for listener in self._listeners:
+                    if listener in ready:
+                        self._let_in(listener)
+
+    def _let_in(self, listener: socket.socket) -> None:
+        try:
+            end, _ = listener.accept()
+        except BlockingIOError:
+            return
+        except OSError:  # whoever it was is gone, or there are too many descriptors
+            time.sleep(_PAUSE_SECONDS)
+            return
+        if not self._strangers.acquire(blocking=False):
+            end.close()
+            return
+        try:
+            self._start(partial(self._serve, end))
+        except RuntimeError:  # there are too many threads
+            self._strangers.release()
+            end.close()
 
     def _serve(self, end: socket.socket) -> None:
         with end, contextlib.suppress(OffloadError, OSError):
@@ -200,7 +264,7 @@ class Bulk:
                 return
             try:
                 while True:
-                    self._move(end, account)
+                    _move(end, account)
             finally:
                 account.drop(end)
 
@@ -215,28 +279,54 @@ class Bulk:
         proof = sockets.receive(end, frames.MAC_BYTES, deadline, None)
         return account if frames.is_proof(proof, key, b"client", nonce, other) else None
 
-    def _move(self, end: socket.socket, account: Account) -> None:
-        end.settimeout(None)  # it may stand idle for hours
-        raw = sockets.receive(end, frames.HEAD_BYTES, None, None)
-        end.settimeout(sockets.SLICE_SECONDS)
-        head = frames.unpack_head(raw)
-        come = 0 if head.way == BACK else SPAN_HEADER_BYTES + head.nbytes
-        try:
-            with account.moving(end, head.request):
-                segment = _segment(account, head)
-                if head.way == BACK:
-                    _give(end, segment, head)
-                else:
-                    segment.reserve(head.ref.start, head.offset + head.nbytes)
-                    come = 0
-                    _take(end, segment, head)
-        except CarrierFailed:
-            raise
-        except OffloadError as error:
-            # It comes in any case, and has to be out of the way of the answer.
-            for begin in range(0, come, sockets.CHUNK_BYTES):
-                sockets.receive(end, min(sockets.CHUNK_BYTES, come - begin), None, _STALL_SECONDS)
-            sockets.send(end, frames.pack_answer(str(error)), None, _STALL_SECONDS)
+
+def _move(end: socket.socket, account: Account) -> None:
+    end.settimeout(None)  # it may stand idle for hours
+    raw = sockets.receive(end, frames.HEAD_BYTES, None, None)
+    end.settimeout(sockets.SLICE_SECONDS)
+    head = frames.unpack_head(raw)
+    if head.way == BACK:
+        _give(end, account, head)
+    else:
+        _take(end, account, head)
+
+
+def _take(end: socket.socket, account: Account, head: Head) -> None:
+    header = sockets.receive(end, SPAN_HEADER_BYTES, None, _STALL_SECONDS)
+    at, last, words = head.offset, head.offset + head.nbytes, ""
+    try:
+        with account.writing(end, head.request):
+            segment = _segment(account, head)
+            if head.offset < SPAN_HEADER_BYTES:
+                raise PoolError("A transfer would write over the header of its span.")
+            while at < last:
+                count = min(_BLOCK_BYTES, last - at)
+                segment.reserve(head.ref.start + at, count)
+                sockets.receive_into(end, segment.window(head.ref.start + at, count).data, None, _STALL_SECONDS)
+                at += count
+            # Last: what is torn is never taken for whole.
+            segment.reserve(head.ref.start, SPAN_HEADER_BYTES)
+            segment.window(head.ref.start, SPAN_HEADER_BYTES).data[:] = header
+    except CarrierFailed:
+        raise
+    except OffloadError as error:
+        words = str(error)
+    while at < last:  # it comes in any case, and has to be out of the way of the answer
+        at += len(sockets.receive(end, min(sockets.CHUNK_BYTES, last - at), None, _STALL_SECONDS))
+    sockets.send(end, frames.pack_answer(words), None, _STALL_SECONDS)
+
+
+def _give(end: socket.socket, account: Account, head: Head) -> None:
+    span = head.ref
+    try:
+        segment = _segment(account, head)
+        segment.check(span.start, span.generation, span.nbytes, CLIENT, WORKER)
+        window = segment.window(span.start, head.nbytes)
+    except OffloadError as error:
+        sockets.send(end, frames.pack_answer(str(error)), None, _STALL_SECONDS)
+        return
+    sockets.send(end, frames.pack_answer(), None, _STALL_SECONDS)
+    sockets.send(end, window.data, None, _STALL_SECONDS)
 
 
 def _segment(account: Account, head: Head) -> Segment:
@@ -244,29 +334,6 @@ def _segment(account: Account, head: Head) -> Segment:
     if segment is None:
         raise PoolError("A transfer names a segment that the session's pool does not have.")
     inside = span.start >= DATA_OFFSET and span.start + span.nbytes <= segment.geometry.file_bytes
-    least = 0 if head.way == BACK else SPAN_HEADER_BYTES
-    if not inside or span.start % PAGE or head.offset < least or head.offset + head.nbytes > span.nbytes:
+    if not inside or span.start % PAGE or span.nbytes < SPAN_HEADER_BYTES or head.offset + head.nbytes > span.nbytes:
         raise PoolError("A transfer names bytes outside of its span.")
     return segment
-
-
-def _take(end: socket.socket, segment: Segment, head: Head) -> None:
-    start = head.ref.start
-    header = sockets.receive(end, SPAN_HEADER_BYTES, None, _STALL_SECONDS)
-    window = segment.window(start, head.offset + head.nbytes).data
-    sockets.receive_into(end, window[head.offset :], None, _STALL_SECONDS)
-    # Last: what is torn is never taken for whole.
-    window[:SPAN_HEADER_BYTES] = header
-    sockets.send(end, frames.pack_answer(), None, _STALL_SECONDS)
-
-
-def _give(end: socket.socket, segment: Segment, head: Head) -> None:
-    span = head.ref
-    segment.check(span.start, span.generation, span.nbytes, CLIENT, WORKER)
-    sockets.send(end, frames.pack_answer(), None, _STALL_SECONDS)
-    sockets.send(end, segment.window(span.start, head.nbytes).data, None, _STALL_SECONDS)
-
-
-def _shut(end: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        end.shutdown(socket.SHUT_RDWR)

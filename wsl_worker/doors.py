@@ -31,6 +31,8 @@ class Accepted(NamedTuple):
     geometry: Geometry
     carriers: list[list[Any]]
     refused: list[list[str]]
+    #: Whether it is the worker's own memory.
+    own: bool = False
 
 
 class Doors:
@@ -85,9 +87,14 @@ class Doors:
         path = ways.get(file.NAME, [""])
         if len(path) != 1 or type(path[0]) is not str:
             raise WorkerUnavailable("The client's offer of its pool is malformed.", "no-carrier")
-        segment = _own(region, budget)
-        account = self._bulk.account(session) or self._bulk.open(session, stream.NAME in ways)
-        account.segments[number] = segment
+        known = self._bulk.account(session)
+        account = known or self._bulk.open(session, stream.NAME in ways)
+        try:
+            segment = account.segments[number] = _own(region, budget)
+            descriptor = os.dup(segment.descriptor)
+        except BaseException:
+            self._bulk.close_account(session) if known is None else self.drop(session, number)
+            raise
         answers: dict[str, list[Any]] = {stream.NAME: [stream.NAME, account.key, self._bulk.routes]}
         if file.NAME in ways:
             if session not in self._files:
@@ -95,7 +102,7 @@ class Doors:
             self._files[session].add(number, path[0])
             answers[file.NAME] = OFFERED
         accepted = [answers[name] for name in ways if name in answers]
-        return Accepted(os.dup(segment.descriptor), segment.geometry, accepted, refused)
+        return Accepted(descriptor, segment.geometry, accepted, refused, own=True)
 
     def do(self, session: int, message: m.Fetch | m.Store | m.Probe, answer: Answer) -> None:
         """Have done what a client asks for on the files of its pool; see `Files.do`."""
@@ -103,12 +110,22 @@ class Doors:
             raise PoolError("The worker knows no files of this session's pool.")
         self._files[session].do(message, answer)
 
+    def call(self, session: int, request: int) -> bool:
+        """Let nothing be brought there for a request any more; tell whether that is certain by now."""
+        account = self._bulk.account(session)
+        return account is None or account.call(request)
+
     def cancel(self, session: int, request: int) -> bool:
         """Let nothing be moved for a request any more; tell whether that is certain by now."""
         account, files = self._bulk.account(session), self._files.get(session)
         if account is None:
             return True
         return account.cancel(request) and not (files is not None and files.may_write_for(request))
+
+    def is_deserted(self, session: int, since: float) -> bool:
+        """Tell whether a session has streams, and its client has not kept up any since a time."""
+        account = self._bulk.account(session)
+        return account is not None and session not in self._files and account.alone_since < since
 
     def drop(self, session: int, number: int) -> None:
         """Let go of a segment."""

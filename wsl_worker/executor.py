@@ -71,6 +71,8 @@ class Executor:
         self._link = link
         self._models = Models(model_bytes)
         self._segments: dict[tuple[int, int], Segment] = {}
+        #: Those that are the worker's own memory, which the client does not reserve.
+        self._mirrors: set[tuple[int, int]] = set()
         self._waiting: dict[int, tuple[int, Finished]] = {}
         self._output = Output()
         self._calls = Calls(self._engines, self._models, self._output)
@@ -117,12 +119,13 @@ class Executor:
             job, outputs = fields
             if job in self._waiting:
                 session, finished = self._waiting.pop(job)
-                self._guarded(job, lambda: self._deliver(session, job, finished, check_span_ref(outputs)))
+                granted = check_span_ref(outputs)
+                self._guarded(job, lambda: self._deliver(session, job, finished, self._reserve(session, granted)))
         elif kind == "drop":
             self._waiting.pop(fields[0], None)
         elif kind == "attach":
             assert descriptor is not None
-            self._attach(fields[0], fields[1], descriptor)
+            self._attach(fields[0], fields[1], fields[2], descriptor)
         elif kind == "warm":
             self._warm(*fields)
         elif kind == "drop_segment":
@@ -135,6 +138,7 @@ class Executor:
                 self._close_segment(fields[0], number)
 
     def _close_segment(self, session: int, number: int) -> None:
+        self._mirrors.discard((session, number))
         segment = self._segments.pop((session, number), None)
         if segment is not None:
             segment.close()
@@ -151,10 +155,12 @@ class Executor:
         with contextlib.suppress(queue.Full):  # it is a favour
             self._to_warm.put_nowait((segment, start, nbytes))
 
-    def _attach(self, session: int, number: int, descriptor: int) -> None:
+    def _attach(self, session: int, number: int, own: bool, descriptor: int) -> None:
         # A client that spoils its own segment has its calls refused; the others are served.
         try:
             self._segments[session, number] = Segment.attach(descriptor)
+            if own:
+                self._mirrors.add((session, number))
         except (OffloadError, OSError, ValueError):
             os.close(descriptor)
 
@@ -166,6 +172,8 @@ class Executor:
                 spans = [own, *[span for span, _, _ in call.lent]]
                 views, places = self._arrays(session, own, call)
                 granted = None if outputs is None else check_span_ref(outputs)
+                if granted is not None and granted != own:
+                    self._reserve(session, granted)
                 space = None if granted is None else Space(self._window(session, granted), inputs == outputs)
                 finished = self._calls.run(session, call, views, places, lambda event: self._tell(job, event), space)
             except ModelMissing:
@@ -236,6 +244,12 @@ class Executor:
             view.flags.writeable = ref.writeable
             views.append((view, ref.offset))
         return views
+
+    def _reserve(self, session: int, span: SpanRef) -> SpanRef:
+        segment = self._segment(session, span)
+        if (session, span.segment) in self._mirrors:
+            segment.reserve(span.start, span.nbytes)
+        return span
 
     def _window(self, session: int, span: SpanRef) -> Array:
         return np.frombuffer(self._segment(session, span).map, np.uint8, span.nbytes, span.start)

@@ -135,8 +135,8 @@ class Files:
         if crc == message.crc:
             mirror.reserve(span.start, message.offset + message.nbytes)
             with self._lane.landing(errand):
-                if self._account.is_over(message.request):
-                    raise PoolError("The request was cancelled.")
+                if not self._account.takes(message.request):
+                    raise PoolError("The request was called or cancelled before its arrays came.")
                 mirror.window(span.start + message.offset, message.nbytes).data[:] = data
         return m.Moved(crc)
 

@@ -31,6 +31,8 @@ ZAP_DOMAIN = b"sklearn_wsl_gpu"
 #: Somebody who waits longer than this is told that the request still runs.
 _PATIENCE_SECONDS = 0.4
 _TICK_MS = 100
+#: A client that lets nothing be heard for so long, and has no connection, is gone.
+_DESERTED_SECONDS = 60.0
 #: As plain numbers: flags of an enumeration take longer to add than a frame to send.
 _LAST, _NOT_LAST = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
@@ -142,6 +144,7 @@ class Front:
                 self._appease(scheduler, now)
             self._greet_again(now)
             self._doors.background.tick(now)
+            self._end_deserted(now - _DESERTED_SECONDS)
 
     def _appease(self, scheduler: Scheduler, now: float) -> None:
         for job in scheduler.impatient(now - _PATIENCE_SECONDS):
@@ -214,6 +217,8 @@ class Front:
         if session is None:
             raise ProtocolError("The worker has no such session.", "unknown-session")
         if isinstance(message, m.Call):
+            if not self._doors.call(session.number, message.request):
+                raise _busy()
             self._fleet.of(session).call(session, message, body, envelope)
         elif isinstance(message, m.Wait):
             self._fleet.of(session).wait(session, message, envelope)
@@ -262,6 +267,8 @@ class Front:
         session = self._sessions.open(
             number, user, hello.pid, accepted.descriptor, accepted.geometry, process, time.monotonic()
         )
+        if accepted.own:
+            session.mirrors.add(0)
         if process >= 0:
             self.watch(process, lambda: self._end_session(session))
         self._fleet.attach(session, scheduler)
@@ -274,7 +281,7 @@ class Front:
 
     def _cancel(self, session: Session, message: m.Cancel, envelope: Envelope) -> None:
         if not self._doors.cancel(session.number, message.request):
-            raise ProtocolError("Something is still being moved for this request; ask again.", "busy")
+            raise _busy()
         self._fleet.of(session).cancel(session, message, envelope)
 
     def _change_pool(self, session: Session, message: m.Attach | m.Detach | m.Warm) -> m.Message:
@@ -284,7 +291,7 @@ class Front:
                 raise ProtocolError(f"A segment of number {number} cannot be added to this session's pool.")
             budget = self._pool_bytes - session.pool_bytes
             accepted = self._doors.accept(session.number, number, message.offer, budget)
-            session.add_segment(number, accepted.descriptor, accepted.geometry)
+            session.add_segment(number, accepted.descriptor, accepted.geometry, accepted.own)
             scheduler.attach_segment(session, number)
             return m.Attached(number, accepted.carriers)
         if number not in session.descriptors or (number == 0 and isinstance(message, m.Detach)):
@@ -328,6 +335,12 @@ class Front:
         self._sessions.remove(session)
         self._doors.close(session.number)
 
+    def _end_deserted(self, since: float) -> None:
+        # Of a client on another kernel nothing else tells that it is gone.
+        for session in self._sessions:
+            if session.last_heard < since and self._doors.is_deserted(session.number, since):
+                self._end_session(session)
+
     def _answer(self, envelope: Envelope | None, message: m.Message, body: bytes) -> None:
         if envelope is None:
             return
@@ -347,3 +360,7 @@ class Front:
             ["broken", self._fleet.first.broken],
             *self._fleet.counters(),
         ]
+
+
+def _busy() -> ProtocolError:
+    return ProtocolError("Something is still being moved for this request; ask again.", "busy")

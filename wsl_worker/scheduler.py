@@ -67,7 +67,8 @@ class Scheduler:
     def attach_segment(self, session: Session, number: int) -> None:
         """Let the executor map a segment of a session's pool."""
         if self.ready:
-            self._send(["attach", session.number, number], descriptor=os.dup(session.descriptors[number]))
+            head = ["attach", session.number, number, number in session.mirrors]
+            self._send(head, descriptor=os.dup(session.descriptors[number]))
 
     def tell_of_segment(self, kind: str, session: Session, number: int, *about: int) -> None:
         """Tell the executor to ``"drop_segment"`` or to ``"warm"`` a run of it, after all that was told before."""

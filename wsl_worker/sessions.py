@@ -112,6 +112,8 @@ class Session:
     last_heard: float
     jobs: dict[int, Job] = field(default_factory=dict)
     calls: int = 0
+    #: Those of its segments that are the worker's own memory, which nobody else reserves.
+    mirrors: set[int] = field(default_factory=set)
     #: What others want of its pool, until the client is told: see `Resize`.
     wish: int = 0
     #: Requests that have ended, the oldest first, and the bytes of what is kept of each.
@@ -169,16 +171,19 @@ class Session:
         wish, self.wish = self.wish, 0
         return wish
 
-    def add_segment(self, number: int, descriptor: int, geometry: Geometry) -> None:
-        """Take over the descriptor of another segment of its pool."""
+    def add_segment(self, number: int, descriptor: int, geometry: Geometry, own: bool = False) -> None:
+        """Take over the descriptor of another segment of its pool; `own` if it is the worker's own memory."""
         self.descriptors[number] = descriptor
         self.geometries[number] = geometry
+        if own:
+            self.mirrors.add(number)
 
     def drop_segment(self, number: int) -> None:
         """Let go of an added segment."""
         descriptor = self.descriptors.pop(number, -1)
         if descriptor >= 0:
             del self.geometries[number]
+            self.mirrors.discard(number)
             os.close(descriptor)
 
     @property

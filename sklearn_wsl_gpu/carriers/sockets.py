@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import struct
 import time
 
 from sklearn_wsl_gpu.carriers.base import CarrierFailed
@@ -15,23 +17,50 @@ CHUNK_BYTES = 4 * 1024 * 1024
 SLICE_SECONDS = 0.2
 #: An end that takes or gives no byte for so long is gone.
 STALL_SECONDS = 2.0
-_BUFFER_BYTES = 4 * 1024 * 1024
+#: What sockets that do not find a size of buffer by themselves should hold.
+_BUFFER_BYTES = 1024 * 1024
+#: An idle connection is asked after so many seconds whether the other machine is still there, and so often.
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+
+
+class Stalled(CarrierFailed):
+    """The other end of a connection does not take or give anything."""
 
 
 def tune(end: socket.socket) -> None:
-    """Let a socket send at once, and hold much, as far as its kind knows of such things."""
+    """Let a socket send at once, hold much, and notice that a machine is gone, as far as its kind knows of that."""
     end.settimeout(SLICE_SECONDS)
     if end.family in (socket.AF_INET, socket.AF_INET6):
+        # Its buffers are left alone: the system makes them as large as the way needs, unless they are set.
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEPALIVE.items():
+            with contextlib.suppress(AttributeError, OSError):
+                end.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        return
+    if end.family == getattr(socket, "AF_VSOCK", -1):
+        size = struct.pack("Q", _BUFFER_BYTES)
+        for number in (socket.SO_VM_SOCKETS_BUFFER_MAX_SIZE, socket.SO_VM_SOCKETS_BUFFER_SIZE):
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.AF_VSOCK, number, size)
+        return
+    for number in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         with contextlib.suppress(OSError):
-            end.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
+            end.setsockopt(socket.SOL_SOCKET, number, _BUFFER_BYTES)
+
+
+def shut(end: socket.socket) -> None:
+    """End what others do with a socket at this moment."""
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 def hang_up(end: socket.socket) -> None:
     """Close a connection in the middle of a transfer: the other end gets an error, not the rest."""
     with contextlib.suppress(OSError):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        # On Windows the two numbers are short.
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("HH" if os.name == "nt" else "ii", 1, 0))
+    shut(end)  # also where a forked child has the same socket
     end.close()
 
 
@@ -51,7 +80,7 @@ def receive_into(end: socket.socket, window: memoryview, deadline: float | None,
     Raises
     ------
     CarrierFailed
-        If the other end is gone.
+        If the other end is gone; `Stalled` if it only seems so.
     DeadlineExceeded
         If the deadline passes first.
     """
@@ -67,9 +96,8 @@ def receive_into(end: socket.socket, window: memoryview, deadline: float | None,
         if not count:
             raise CarrierFailed("The other end closed the connection of the bulk data.")
         got += count
-        if deadline is not None or stall is not None:
-            heard = time.monotonic()
-            _check(heard, deadline, None)
+        heard = time.monotonic()
+        _check(heard, deadline, None)
 
 
 def receive(end: socket.socket, nbytes: int, deadline: float | None, stall: float | None) -> bytes:
@@ -90,9 +118,8 @@ def send(end: socket.socket, data: memoryview | bytes, deadline: float | None, s
             continue
         except OSError as error:
             raise CarrierFailed(f"The connection of the bulk data broke: {error.strerror or error}.") from error
-        if deadline is not None or stall is not None:
-            heard = time.monotonic()
-            _check(heard, deadline, None)
+        heard = time.monotonic()
+        _check(heard, deadline, None)
 
 
 def _check(heard: float, deadline: float | None, stall: float | None) -> None:
@@ -100,4 +127,4 @@ def _check(heard: float, deadline: float | None, stall: float | None) -> None:
     if deadline is not None and now >= deadline:
         raise DeadlineExceeded("The call's deadline passed while its arrays were under way. Raise timeout.")
     if stall is not None and now - heard >= stall:
-        raise CarrierFailed(f"Nothing went over the connection of the bulk data for {stall:.0f} s.")
+        raise Stalled(f"Nothing went over the connection of the bulk data for {stall:.0f} s.")

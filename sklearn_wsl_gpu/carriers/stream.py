@@ -10,14 +10,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.carriers import frames, sockets
 from sklearn_wsl_gpu.carriers.base import BACK, THERE, Carrier, CarrierFailed
 from sklearn_wsl_gpu.carriers.frames import Head
-from sklearn_wsl_gpu.errors import RemoteProtocolError
+from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolError, RemoteProtocolError
 from sklearn_wsl_gpu.pool.segment import Segment
 
 NAME = "stream"
@@ -26,6 +26,10 @@ _CONNECT_SECONDS = 2.5
 _PAUSE_SECONDS = 0.1
 #: And for so long, by kind of route.
 _OPEN_SECONDS = {"tcp": 5.0}
+#: A socket that is given no time at all would not wait at all, and say so in other words.
+_LEAST_SECONDS = 0.001
+#: The fastest first: the way from Windows to WSL2 by TCP goes through a program.
+_ORDER = ("hyperv", "vsock", "tcp")
 
 
 class Route(NamedTuple):
@@ -45,8 +49,8 @@ class Route(NamedTuple):
     port: int
 
 
-class Refused(CarrierFailed):
-    """The worker does not do this transfer; its connection is as good as before."""
+class Refused(PoolError):
+    """The worker does not do this transfer, whichever way it would go; its connection is as good as before."""
 
 
 def routes_of(raw: Any, host: str) -> list[Route]:
@@ -62,8 +66,8 @@ def routes_of(raw: Any, host: str) -> list[Route]:
     if type(raw) is not list or not all(type(item) is list and [*map(type, item)] == [str, str, int] for item in raw):
         raise RemoteProtocolError("The worker's answer to the offer of a stream is malformed.")
     here = {"tcp": True, "vsock": hasattr(socket, "AF_VSOCK"), "hyperv": hasattr(socket, "AF_HYPERV")}
-    found = [Route(kind, where or host, port) for kind, where, port in raw if here.get(kind)]
-    return [route for route in found if 0 < route.port < 2**32]
+    found = [Route(kind, where or host, port) for kind, where, port in raw if here.get(kind) and 0 < port < 2**32]
+    return sorted(found, key=lambda route: _ORDER.index(route.kind))
 
 
 def connect(route: Route, seconds: float = _CONNECT_SECONDS) -> socket.socket:
@@ -110,6 +114,8 @@ class Stream(Carrier):
         self._session = session
         self._key = key
         self._idle: list[socket.socket] = []
+        #: Carries nothing: as long as it, or another one, is there, the worker knows that this process is.
+        self._lifeline: socket.socket | None = None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -117,10 +123,11 @@ class Stream(Carrier):
         # Is there somebody who knows the key at the other end?
         while True:
             try:
-                self._give(self._connect())
+                self._lifeline = self._connect(deadline)
                 return
             except CarrierFailed:
-                if time.monotonic() + _PAUSE_SECONDS >= deadline or enough.wait(_PAUSE_SECONDS):
+                again = self._route.kind in _OPEN_SECONDS and time.monotonic() + _PAUSE_SECONDS < deadline
+                if not again or enough.wait(_PAUSE_SECONDS):
                     raise
 
     def there(
@@ -135,7 +142,7 @@ class Stream(Carrier):
                 sockets.send(end, piece, deadline, sockets.STALL_SECONDS)
             self._hear(end, deadline)
 
-        self._with_end(work)
+        self._with_end(work, deadline)
 
     def back(self, request: int, ref: SpanRef, window: memoryview, deadline: float | None) -> None:
         head = frames.pack_head(Head(BACK, request, ref, 0, len(window)))
@@ -145,7 +152,7 @@ class Stream(Carrier):
             self._hear(end, deadline)
             sockets.receive_into(end, window, deadline, sockets.STALL_SECONDS)
 
-        self._with_end(work)
+        self._with_end(work, deadline)
 
     def admit(self, number: int, segment: Segment) -> None:
         pass  # the worker has memory of its own for it
@@ -154,20 +161,22 @@ class Stream(Carrier):
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
+            if self._lifeline is not None:
+                idle.append(self._lifeline)
         for end in idle:
             end.close()
 
-    def _with_end(self, work: Any) -> None:
-        end, is_new = self._take()
+    def _with_end(self, work: Callable[[socket.socket], None], deadline: float | None) -> None:
+        end, is_new = self._take(deadline)
         while True:
             try:
                 work(end)
             except Refused:
                 self._give(end)
                 raise
-            except CarrierFailed:
+            except CarrierFailed as error:
                 sockets.hang_up(end)
-                if is_new:
+                if is_new or isinstance(error, sockets.Stalled):
                     raise
             except BaseException:
                 sockets.hang_up(end)
@@ -176,7 +185,7 @@ class Stream(Carrier):
                 self._give(end)
                 return
             # It had stood idle, and may have been cut meanwhile.
-            end, is_new = self._connect(), True
+            end, is_new = self._connect(deadline), True
 
     def _hear(self, end: socket.socket, deadline: float | None) -> None:
         raw = sockets.receive(end, frames.ANSWER_BYTES, deadline, sockets.STALL_SECONDS)
@@ -185,11 +194,11 @@ class Stream(Carrier):
             words = sockets.receive(end, nbytes, deadline, sockets.STALL_SECONDS).decode("utf-8", "replace")
             raise Refused(words)
 
-    def _take(self) -> tuple[socket.socket, bool]:
+    def _take(self, deadline: float | None) -> tuple[socket.socket, bool]:
         with self._lock:
             if self._idle:
                 return self._idle.pop(), False
-        return self._connect(), True
+        return self._connect(deadline), True
 
     def _give(self, end: socket.socket) -> None:
         with self._lock:
@@ -198,23 +207,28 @@ class Stream(Carrier):
                 return
         end.close()
 
-    def _connect(self) -> socket.socket:
+    def _connect(self, deadline: float | None) -> socket.socket:
         where = f"{self._route.kind}://{self._route.host}:{self._route.port}"
+        limit = time.monotonic() + _CONNECT_SECONDS
+        if deadline is not None:
+            limit = min(limit, deadline)
         try:
-            end = connect(self._route)
+            end = connect(self._route, max(limit - time.monotonic(), _LEAST_SECONDS))
         except OSError as error:
             raise CarrierFailed(f"The worker's bulk data at {where} cannot be reached: {error}.") from error
         try:
             sockets.tune(end)
-            self._shake_hands(end)
+            self._shake_hands(end, limit)
+        except DeadlineExceeded:
+            end.close()
+            raise CarrierFailed(f"What listens for the worker's bulk data at {where} does not answer.") from None
         except BaseException:
             end.close()
             raise
         return end
 
-    def _shake_hands(self, end: socket.socket) -> None:
+    def _shake_hands(self, end: socket.socket, deadline: float) -> None:
         nonce = os.urandom(frames.NONCE_BYTES)
-        deadline = time.monotonic() + _CONNECT_SECONDS
         sockets.send(end, frames.pack_greeting(self._session, nonce), deadline, None)
         raw = sockets.receive(end, frames.NONCE_BYTES + frames.MAC_BYTES, deadline, None)
         other, proof = raw[: frames.NONCE_BYTES], raw[frames.NONCE_BYTES :]
