@@ -74,6 +74,7 @@ class Account:
             self._ends.discard(end)
             if not self._ends:
                 self.alone_since = time.monotonic()
+                self._changed.notify_all()
 
     @contextlib.contextmanager
     def writing(self, end: socket.socket, request: int) -> Iterator[None]:
@@ -131,7 +132,7 @@ class Account:
             self._closed = True
             for end in self._ends:
                 sockets.shut(end)
-            self._changed.wait_for(lambda: not self._writing, _SETTLE_SECONDS)
+            self._changed.wait_for(lambda: not self._ends, _SETTLE_SECONDS)
         for segment in self.segments.values():
             segment.close()
 
