@@ -1,0 +1,399 @@
+"""Arrays over a socket: results are those of local scikit-learn, whatever happens on the way, and nothing is left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import scipy.sparse
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, Normalizer, StandardScaler
+
+import sklearn_wsl_gpu
+from sklearn_wsl_gpu import offload, sessions
+from sklearn_wsl_gpu.carriers import sockets
+from sklearn_wsl_gpu.errors import PoolSpaceError
+from sklearn_wsl_gpu.estimators import METHODS, ROWS
+from sklearn_wsl_gpu.keys import create_keys, read_worker_keys
+from sklearn_wsl_gpu.pool import memory
+from sklearn_wsl_gpu.pool.thresholds import Thresholds
+from sklearn_wsl_gpu.testing import first_difference
+from tests.integration.tools import standalone_worker, until
+from tests.parity.cases import CLASSES, data_for, do, takes_labels
+from wsl_worker import front as front_module
+from wsl_worker.fleet import Fleet
+from wsl_worker.front import Front
+from wsl_worker.scheduler import Scheduler
+from wsl_worker.supervisor import Supervisor
+
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="a worker runs on Linux"),
+    pytest.mark.timeout(180),
+]
+
+LARGE = np.random.default_rng(0).normal(size=(60_000, 10))
+SCALED = StandardScaler().fit_transform(LARGE)
+
+
+@pytest.fixture
+def all_arrays_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let small arrays take the way of the large ones."""
+    monkeypatch.setattr("sklearn_wsl_gpu.pool.thresholds.decide", lambda costs: Thresholds(0, 1))
+
+
+def _streams() -> Any:
+    return offload(carrier="stream", fallback="raise", engine="cpu")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("all_arrays_travel")
+def test_every_estimator_gives_the_same_as_here() -> None:
+    found = {}
+    with _streams() as session:
+        StandardScaler().fit(LARGE)
+        for one in sessions.live():
+            one.room.ready.wait()
+        for name, row in ROWS.items():
+            data, target = (CLASSES, None) if takes_labels(name) else data_for(name)
+            methods = [method for method in row.method_names if METHODS[method].fits][:1]
+            methods += [method for method in ("predict", "transform") if method in row.method_names]
+            for method in methods:
+                found[name, method] = do(name, method, data, target)
+        assert session.report().local == 0
+    for (name, method), remote in found.items():
+        data, target = (CLASSES, None) if takes_labels(name) else data_for(name)
+        local = do(name, method, data, target)
+        assert first_difference(local[0], remote[0], "result") is None, (name, method)
+        assert first_difference(local[1], remote[1], name) is None, (name, method)
+
+
+def _shapes() -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    base = rng.normal(size=(3000, 40))
+    return {
+        "one number": rng.normal(size=(1, 1)),
+        "a few": rng.normal(size=(7, 3)),
+        "Fortran": np.asfortranarray(base),
+        "every other row": base[::2],
+        "every other column": base[:, ::2],
+        "backwards": base[::-1, ::-1],
+        "transposed": rng.normal(size=(40, 3000)).T,
+        "one column of many": base[:, 3:4],
+        "single precision": base.astype("f4"),
+        "integers": (base * 10).astype("i8"),
+        "read only": _read_only(base),
+        "at an odd address": _odd(base),
+        "sparse": scipy.sparse.random(2000, 50, 0.05, "csr", random_state=0),
+        "hundred megabytes": rng.normal(size=(640_000, 20)),
+    }
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    copy = array.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+def _odd(array: np.ndarray) -> np.ndarray:
+    memory = np.empty(array.nbytes + 8, np.uint8)[8:]
+    copy = memory.view(array.dtype).reshape(array.shape)
+    copy[:] = array
+    return copy
+
+
+@pytest.mark.usefixtures("all_arrays_travel")
+def test_arrays_of_every_form_arrive_as_they_are() -> None:
+    shapes = _shapes()
+    expected = {name: MaxAbsScaler().fit_transform(X) for name, X in shapes.items()}
+    with _streams() as session:
+        for name, X in shapes.items():
+            assert first_difference(expected[name], MaxAbsScaler().fit_transform(X), name) is None
+    assert session.report().offloaded == len(shapes)
+
+
+def test_a_search_and_a_pipeline_find_what_they_find_here() -> None:
+    X, y = LARGE[:3000], LARGE[:3000, 0]
+
+    def work() -> list[Any]:
+        search = GridSearchCV(make_pipeline(StandardScaler(), Ridge()), {"ridge__alpha": [0.1, 1.0]}, cv=3).fit(X, y)
+        return [
+            search.best_estimator_.predict(X),
+            cross_val_predict(Ridge(), X, y, cv=3),
+            make_pipeline(StandardScaler(), PCA(3, random_state=0)).fit_transform(X),
+        ]
+
+    expected = work()
+    with _streams() as session:
+        found = work()
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert session.report().local == 0
+
+
+def test_what_lies_in_the_pool_is_brought_there_as_it_is_at_the_time_of_the_call() -> None:
+    tripled = StandardScaler().fit(LARGE * 3).mean_
+    expected = MinMaxScaler().fit_transform((SCALED + 1)[100:30_000])
+    with _streams() as session:
+        made = sklearn_wsl_gpu.empty(LARGE.shape)
+        made[:] = LARGE
+        np.testing.assert_array_equal(StandardScaler().fit_transform(made), SCALED)
+        made *= 3
+        np.testing.assert_array_equal(StandardScaler().fit(made).mean_, tripled)
+        kept = StandardScaler().fit_transform(LARGE)  # a view on its span
+        kept += 1
+        part = kept[100:30_000]
+        np.testing.assert_array_equal(MinMaxScaler().fit_transform(part), expected)
+        np.testing.assert_array_equal(kept, SCALED + 1)
+        del made, kept, part
+        gc.collect()
+    assert session.report().offloaded == 4
+
+
+def test_a_result_that_is_computed_where_its_input_was_sent_leaves_the_users_array_as_it_is() -> None:
+    X = LARGE.copy()
+    with _streams():
+        for estimator in (StandardScaler(), MinMaxScaler(), MaxAbsScaler(), Normalizer()):
+            expected = type(estimator)().fit(LARGE)
+            found = type(estimator)().fit(X).transform(X)
+            np.testing.assert_array_equal(found, expected.transform(LARGE))
+            np.testing.assert_array_equal(X, LARGE)
+
+
+def test_segments_are_added_while_calls_run_and_given_back() -> None:
+    settings: dict[str, Any] = {"slot_bytes": 2**21, "slots": (1, 1, 1), "pool_limit": 2**27}
+    with offload(carrier="stream", fallback="raise", engine="cpu", **settings) as session:
+        kept = [StandardScaler().fit_transform(LARGE) for _ in range(6)]
+        assert len(sessions.obtain(session.settings).pool.segments) > 3
+        for one in kept:
+            np.testing.assert_array_equal(one, SCALED)
+        del kept, one
+        gc.collect()
+        session.shrink_pool()
+        assert len(sessions.obtain(session.settings).pool.segments) == 1
+        np.testing.assert_array_equal(StandardScaler().fit_transform(LARGE), SCALED)
+
+
+def test_many_threads_get_their_own_results() -> None:
+    data = [np.random.default_rng(seed).normal(size=(20_000 + seed, 8)) for seed in range(6)]
+    expected = [StandardScaler().fit_transform(X) for X in data]
+    wrong: list[Any] = []
+
+    def work(number: int) -> None:
+        try:
+            with offload(carrier="stream", fallback="raise", engine="cpu", slot_bytes=2**22, slots=(2, 2, 2)):
+                for _ in range(10):
+                    if not np.array_equal(StandardScaler().fit_transform(data[number]), expected[number]):
+                        wrong.append(number)
+        except BaseException as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(data))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def _in_the_middle(monkeypatch: pytest.MonkeyPatch, way: str, act: Callable[[], None]) -> list[bool]:
+    """Do something when half of the next large array is on its way; return whether that has happened."""
+    happened: list[bool] = []
+    real = getattr(sockets, way)
+
+    def halved(end: socket.socket, data: Any, *limits: Any) -> None:
+        if len(data) < 2**20 or happened:
+            real(end, data, *limits)
+            return
+        half = len(data) // 2
+        real(end, data[:half], *limits)
+        happened.append(True)
+        act()
+        real(end, data[half:], *limits)
+
+    monkeypatch.setattr(sockets, way, halved)
+    return happened
+
+
+WAYS = pytest.mark.parametrize("way", ["send", "receive_into"], ids=["there", "back"])
+
+
+@WAYS
+def test_ctrl_c_in_the_middle_of_a_transfer_leaves_the_next_calls_right(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    # So small that the next call gets the very same span.
+    settings: dict[str, Any] = {"slot_bytes": 2**23, "slots": (1, 1, 0), "pool_limit": 2**24}
+    other = LARGE[::-1].copy()
+    expected = StandardScaler().fit_transform(other)
+    with offload(carrier="stream", fallback="raise", engine="cpu", **settings) as session:
+        StandardScaler().fit(LARGE)
+        estimator = StandardScaler()
+        with monkeypatch.context() as patch:
+            happened = _in_the_middle(patch, way, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                estimator.fit_transform(LARGE)
+        assert happened
+        assert not hasattr(estimator, "mean_")
+        for _ in range(3):
+            np.testing.assert_array_equal(StandardScaler().fit_transform(other), expected)
+        gc.collect()
+        assert session.status()["pool_used_bytes"] == 0
+    assert session.report().offloaded == 4
+
+
+@pytest.mark.falls_back
+@pytest.mark.filterwarnings("ignore::sklearn_wsl_gpu.FallbackWarning")
+@WAYS
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_worker_that_is_lost_in_the_middle_of_a_transfer_costs_one_call(
+    way: str, how: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As for a worker on another kernel, whose process nobody here can see.
+    monkeypatch.setattr("sklearn_wsl_gpu.sockets._STOPPED_SECONDS", 1.8)
+    with offload(carrier="stream", engine="cpu") as session:
+        StandardScaler().fit(LARGE)
+        victim = int(str(session.status()["pid"]))
+        with monkeypatch.context() as patch:
+            happened = _in_the_middle(patch, way, lambda: os.kill(victim, how))
+            # There are arrays both ways, and larger than all buffers between the two.
+            X = np.tile(LARGE, (10, 1))
+            np.testing.assert_array_equal(StandardScaler().fit_transform(X), StandardScaler().fit(X).transform(X))
+        assert happened
+        np.testing.assert_array_equal(StandardScaler().fit_transform(LARGE), SCALED)
+        assert int(str(session.status()["pid"])) != victim
+    assert [call.where for call in session.report().calls][-1] == "worker"
+    until(lambda: not psutil.pid_exists(victim))
+
+
+@pytest.mark.falls_back
+@pytest.mark.filterwarnings("ignore::sklearn_wsl_gpu.FallbackWarning")
+@WAYS
+def test_an_executor_that_dies_in_the_middle_of_a_transfer_costs_at_most_one_call(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with offload(carrier="stream", engine="cpu") as session:
+        StandardScaler().fit(LARGE)
+        victim = int(str(session.status()["executor_pid"]))
+        with monkeypatch.context() as patch:
+            happened = _in_the_middle(patch, way, lambda: os.kill(victim, signal.SIGKILL))
+            np.testing.assert_array_equal(StandardScaler().fit_transform(LARGE), SCALED)
+        assert happened
+        until(lambda: session.status()["executor_pid"] not in (victim, -1))
+        np.testing.assert_array_equal(StandardScaler().fit_transform(LARGE), SCALED)
+    assert session.report().calls[-1].where == "worker"
+
+
+@pytest.fixture
+def front(tmp_path: Path) -> Iterator[Front]:
+    """Run a worker's front in a thread of this process, with keys in `tmp_path`."""
+    create_keys(tmp_path)
+    fleet = Fleet(lambda device: Scheduler(Supervisor("cpu", device, 2**20)), ["cpu"])
+    front = Front("tcp://127.0.0.1:*", *read_worker_keys(tmp_path), fleet, 2**40)
+    fleet.start()
+    thread = threading.Thread(target=front.serve)
+    thread.start()
+    yield front
+    sessions.shutdown()
+    front.stop()
+    thread.join()
+    front.close()
+
+
+@pytest.mark.falls_back
+def test_memory_that_the_worker_does_not_have_is_told_and_the_session_goes_on(
+    front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, refused = memory.reserve, []
+
+    def reserve(descriptor: int, offset: int, nbytes: int) -> None:
+        if threading.current_thread().name == "wsl_worker bulk" and not refused:
+            refused.append(nbytes)
+            raise PoolSpaceError("The memory is full.")
+        real(descriptor, offset, nbytes)
+
+    with offload(carrier="stream", fallback="quiet", endpoint=front.endpoint, keys=str(tmp_path)) as session:
+        StandardScaler().fit(LARGE[:5000])
+        monkeypatch.setattr(memory, "reserve", reserve)
+        for _ in range(2):
+            np.testing.assert_array_equal(StandardScaler().fit_transform(LARGE), SCALED)
+        assert len(front._sessions) == 1
+    calls = session.report().calls
+    assert [call.where for call in calls] == ["worker", "local", "worker"]
+    assert calls[1].reason is not None
+    assert calls[1].reason.words == "The memory is full."
+
+
+def test_a_session_that_ends_leaves_nothing_at_the_worker(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+
+    def held() -> tuple[int, int]:
+        memory = [name for name in _targets(process.pid) if "memfd:sklearn_wsl_gpu" in name]
+        connections = [one for one in psutil.Process(process.pid).net_connections("tcp") if one.status != "LISTEN"]
+        return len(memory), len(connections)
+
+    with standalone_worker(keys, "--engine", "cpu") as (endpoint, process):
+        for _ in range(2):
+            with offload(carrier="stream", fallback="raise", endpoint=endpoint, keys=str(keys)):
+                StandardScaler().fit_transform(LARGE)
+                assert min(held()) > 0
+            sklearn_wsl_gpu.shutdown()
+            until(lambda: held() == (0, 0))
+        threads = psutil.Process(process.pid).num_threads()
+        with offload(carrier="stream", fallback="raise", endpoint=endpoint, keys=str(keys)):
+            StandardScaler().fit_transform(LARGE)
+        sklearn_wsl_gpu.shutdown()
+        until(lambda: psutil.Process(process.pid).num_threads() <= threads)
+
+
+def _targets(pid: int) -> list[str]:
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.append(str(entry.readlink()))
+        except OSError:
+            continue
+    return found
+
+
+_KILLED = """
+import os, signal, sys
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+import sklearn_wsl_gpu
+with sklearn_wsl_gpu.offload(carrier="stream", fallback="raise", endpoint=sys.argv[1], keys=sys.argv[2]):
+    StandardScaler().fit_transform(np.eye(500))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_client_on_another_kernel_that_is_killed_leaves_nothing_for_long(
+    front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_module, "_DESERTED_SECONDS", 1.0)
+    monkeypatch.setattr(front, "_watchable", lambda hello: -1)
+    opened, real = [], front._sessions.open
+    monkeypatch.setattr(front._sessions, "open", lambda *about: opened.append(1) or real(*about))
+
+    client = subprocess.run([sys.executable, "-c", _KILLED, front.endpoint, str(tmp_path)], check=False)
+
+    assert client.returncode == -signal.SIGKILL
+    assert opened == [1]
+    until(lambda: len(front._sessions) == 0)
+    until(lambda: not [name for name in _targets(os.getpid()) if "memfd:sklearn_wsl_gpu" in name])
