@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any, NamedTuple
 
 from sklearn_wsl_gpu.carriers import file, shared, stream
@@ -13,6 +14,9 @@ from sklearn_wsl_gpu.protocol.fields import offer as check_offer
 from wsl_worker.background import Answer, Background
 from wsl_worker.bulk import Bulk
 from wsl_worker.files import OFFERED, Files
+
+#: A client that is silent for so long, and has no connection, is gone. One that uses a file may have none.
+_DESERTED_SECONDS, _DESERTED_FILES_SECONDS = 60.0, 900.0
 
 
 class Accepted(NamedTuple):
@@ -122,10 +126,14 @@ class Doors:
             return True
         return account.cancel(request) and not (files is not None and files.may_write_for(request))
 
-    def is_deserted(self, session: int, since: float) -> bool:
-        """Tell whether a session has streams, and its client has not kept up any since a time."""
+    def is_deserted(self, session: int, silence: float) -> bool:
+        """Tell whether a session has streams that its client has let go, and has been silent for so many seconds.
+
+        Of a client on another kernel nothing else tells that it is gone.
+        """
         account = self._bulk.account(session)
-        return account is not None and session not in self._files and account.alone_since < since
+        limit = _DESERTED_SECONDS if session not in self._files else _DESERTED_FILES_SECONDS
+        return account is not None and min(silence, time.monotonic() - account.alone_since) > limit
 
     def drop(self, session: int, number: int) -> None:
         """Let go of a segment."""

@@ -31,8 +31,6 @@ ZAP_DOMAIN = b"sklearn_wsl_gpu"
 #: Somebody who waits longer than this is told that the request still runs.
 _PATIENCE_SECONDS = 0.4
 _TICK_MS = 100
-#: A client that lets nothing be heard for so long, and has no connection, is gone.
-_DESERTED_SECONDS = 60.0
 #: As plain numbers: flags of an enumeration take longer to add than a frame to send.
 _LAST, _NOT_LAST = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
@@ -144,7 +142,7 @@ class Front:
                 self._appease(scheduler, now)
             self._greet_again(now)
             self._doors.background.tick(now)
-            self._end_deserted(now - _DESERTED_SECONDS)
+            self._end_deserted(now)
 
     def _appease(self, scheduler: Scheduler, now: float) -> None:
         for job in scheduler.impatient(now - _PATIENCE_SECONDS):
@@ -217,9 +215,7 @@ class Front:
         if session is None:
             raise ProtocolError("The worker has no such session.", "unknown-session")
         if isinstance(message, m.Call):
-            if not self._doors.call(session.number, message.request):
-                raise _busy()
-            self._fleet.of(session).call(session, message, body, envelope)
+            self._call(session, message, body, envelope)
         elif isinstance(message, m.Wait):
             self._fleet.of(session).wait(session, message, envelope)
         elif isinstance(message, m.Grant):
@@ -279,6 +275,11 @@ class Front:
         )  # fmt: skip
         self._answer(envelope, welcome, b"")
 
+    def _call(self, session: Session, message: m.Call, body: bytes, envelope: Envelope) -> None:
+        if not self._doors.call(session.number, message.request):
+            raise _busy()
+        self._fleet.of(session).call(session, message, body, envelope)
+
     def _cancel(self, session: Session, message: m.Cancel, envelope: Envelope) -> None:
         if not self._doors.cancel(session.number, message.request):
             raise _busy()
@@ -335,10 +336,9 @@ class Front:
         self._sessions.remove(session)
         self._doors.close(session.number)
 
-    def _end_deserted(self, since: float) -> None:
-        # Of a client on another kernel nothing else tells that it is gone.
+    def _end_deserted(self, now: float) -> None:
         for session in self._sessions:
-            if session.last_heard < since and self._doors.is_deserted(session.number, since):
+            if self._doors.is_deserted(session.number, now - session.last_heard):
                 self._end_session(session)
 
     def _answer(self, envelope: Envelope | None, message: m.Message, body: bytes) -> None:

@@ -34,7 +34,7 @@ from sklearn_wsl_gpu.pool.thresholds import Thresholds
 from sklearn_wsl_gpu.testing import first_difference
 from tests.integration.tools import standalone_worker, until
 from tests.parity.cases import CLASSES, data_for, do, takes_labels
-from wsl_worker import front as front_module
+from wsl_worker import doors
 from wsl_worker.fleet import Fleet
 from wsl_worker.front import Front
 from wsl_worker.scheduler import Scheduler
@@ -386,7 +386,8 @@ with sklearn_wsl_gpu.offload(carrier="stream", fallback="raise", endpoint=sys.ar
 def test_a_client_on_another_kernel_that_is_killed_leaves_nothing_for_long(
     front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front_module, "_DESERTED_SECONDS", 1.0)
+    monkeypatch.setattr(doors, "_DESERTED_SECONDS", 1.0)
+    monkeypatch.setattr(doors, "_DESERTED_FILES_SECONDS", 1.0)
     monkeypatch.setattr(front, "_watchable", lambda hello: -1)
     opened, real = [], front._sessions.open
     monkeypatch.setattr(front._sessions, "open", lambda *about: opened.append(1) or real(*about))

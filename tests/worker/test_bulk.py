@@ -60,7 +60,7 @@ class Worker(NamedTuple):
 @pytest.fixture
 def worker() -> Iterator[Worker]:
     bulk = Bulk("127.0.0.1")
-    account = bulk.open(1)
+    account = bulk.open(1, streams=True)
     segment = account.segments[0] = Segment.create(GEOMETRY, epoch=EPOCH)
     port = bulk.routes[0][2]
     assert isinstance(port, int)
@@ -93,7 +93,7 @@ def _serves(worker: Worker) -> None:
 
 def test_what_is_brought_there_comes_back(worker: Worker) -> None:
     stream = worker.stream()
-    stream.open(time.monotonic() + 5)
+    stream.open(worker.segment, time.monotonic() + 5, threading.Event())
     for size in (0, 1, 4095, 4096, 1_000_003, SLOT_BYTES - SPAN_HEADER_BYTES):
         data = os.urandom(size)
         _there(stream, data)
@@ -228,7 +228,7 @@ def test_a_transfer_of_more_than_there_can_be_costs_no_memory(worker: Worker) ->
 def test_strangers_keep_nobody_else_out_for_long(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     strangers = [worker.socket(greeted=False) for _ in range(80)]
     stream = worker.stream()
-    stream.open(time.monotonic() + 10)  # after the first ones are sent away
+    stream.open(worker.segment, time.monotonic() + 10, threading.Event())  # after the first ones are sent away
     _there(stream, b"data")
     stream.close()
     for end in strangers:
@@ -275,7 +275,7 @@ def test_nothing_is_brought_there_for_a_request_that_is_over(worker: Worker) -> 
     stream = worker.stream()
     _there(stream, b"first", request=7)
 
-    assert worker.account.finish(7)
+    assert worker.account.cancel(7)
 
     with pytest.raises(Refused, match="called or cancelled"):
         _there(stream, b"other", request=7)
@@ -293,7 +293,7 @@ def test_a_transfer_under_way_is_over_when_its_request_is(worker: Worker) -> Non
         other.sendall(frames.pack_head(Head(THERE, 8, second, SPAN_HEADER_BYTES, 10)) + HEADER)
         until(lambda: len(worker.account._writing) == 2)
 
-        assert worker.account.finish(7)
+        assert worker.account.cancel(7)
 
         assert list(worker.account._writing.values()) == [8]
         worker.segment.map[DATA_OFFSET : DATA_OFFSET + SLOT_BYTES] = b"\xff" * SLOT_BYTES
@@ -310,7 +310,7 @@ def test_what_nobody_has_read_yet_does_not_land_after_the_request_is_over(worker
         with worker.socket() as end:
             data = b"stale" * 20_000
             end.sendall(frames.pack_head(Head(THERE, request, REF, SPAN_HEADER_BYTES, len(data))) + HEADER + data)
-            assert worker.account.finish(request)
+            assert worker.account.call(request)
             worker.segment.map[DATA_OFFSET : DATA_OFFSET + 200_000] = bytes(200_000)
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_WR)
@@ -383,7 +383,7 @@ def test_many_threads_bring_and_fetch_at_once(worker: Worker) -> None:
 def test_a_port_that_is_taken_is_told(worker: Worker) -> None:
     other = Bulk("127.0.0.1", worker.route.port)
     with pytest.raises(WorkerUnavailable, match="cannot open a port"):
-        other.open(1)
+        other.open(1, streams=True)
     other.close()
 
 
