@@ -167,6 +167,7 @@ class Background:
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._answers: deque[tuple[Answer, m.Message]] = deque()
         self._lanes: list[Lane] = []
+        self._lock = threading.Lock()
 
     def lane(self) -> Lane:
         """Return a new lane."""
@@ -192,9 +193,17 @@ class Background:
         for lane in self._lanes:
             lane.give_up(now - PATIENCE_SECONDS)
 
+    def close(self) -> None:
+        """Answer nothing any more."""
+        with self._lock:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
     def _tell(self, answer: Answer, message: m.Message) -> None:
-        self._answers.append((answer, message))
-        os.eventfd_write(self.descriptor, 1)
+        with self._lock:
+            if self.descriptor >= 0:
+                self._answers.append((answer, message))
+                os.eventfd_write(self.descriptor, 1)
 
 
 def _stalled() -> OffloadError:

@@ -158,6 +158,7 @@ class Front:
         for session in self._sessions:
             self._sessions.remove(session)
         self._bulk.close()
+        self._doors.background.close()
         self._authenticator.stop()
         self._context.destroy(linger=0)
 
