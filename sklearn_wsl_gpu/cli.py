@@ -84,6 +84,8 @@ def _add_worker(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--engine", default=os.environ.get("SKLEARN_WSL_GPU_ENGINE", "auto"), help="default: auto")
     start.add_argument("--device", default=os.environ.get("SKLEARN_WSL_GPU_DEVICE", "auto"), help="default: auto")
     start.add_argument("--listen", default="tcp://127.0.0.1:*", help="a loopback endpoint; default: a free port")
+    start.add_argument("--detach", action="store_true", help="as it does anyway: this command ends, the worker stays")
+    _add_side(start)
     start.set_defaults(act=_start)
     stop = actions.add_parser("stop", help="stop it, for all its clients")
     stop.set_defaults(act=_stop)
@@ -94,6 +96,14 @@ def _add_worker(parser: argparse.ArgumentParser) -> None:
         _add_endpoint(action)
     for action in (start, stop, show):
         _add_keys(action)
+
+
+def _add_side(parser: argparse.ArgumentParser) -> None:
+    for name, words in (
+        ("distribution", "on Windows, the distribution of WSL; default: WSL's default"),
+        ("interpreter", "path of the worker's Python, where it runs; default: the one that `setup` installs"),
+    ):
+        parser.add_argument(f"--{name}", default=os.environ.get(f"SKLEARN_WSL_GPU_{name.upper()}") or None, help=words)
 
 
 def _add_endpoint(parser: argparse.ArgumentParser) -> None:
@@ -146,7 +156,9 @@ def _resize(options: argparse.Namespace) -> int:
 def _start(options: argparse.Namespace) -> int:
     from sklearn_wsl_gpu import standing
 
-    found, is_new = standing.start(options.keys, options.engine, options.device, options.listen)
+    found, is_new = standing.start(
+        options.keys, options.engine, options.device, options.listen, options.distribution, options.interpreter
+    )
     if options.json:
         print(json.dumps({"workers": [found]}))
         return 0

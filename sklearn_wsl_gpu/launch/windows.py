@@ -1,13 +1,18 @@
-"""What exists on Windows only: WSL's entries in the registry."""
+"""What exists on Windows only: the registry, and jobs, in which processes end together."""
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import struct
 from typing import Any
 
 _LXSS = r"Software\Microsoft\Windows\CurrentVersion\Lxss"
 _INSTALLED = 1
 _VM_MODE = 0x8
+_KILL_ON_JOB_CLOSE = 0x2000
+_EXTENDED_LIMITS = 9
+_SET_QUOTA_AND_TERMINATE = 0x0101
 
 
 def registered_distributions() -> list[tuple[str, int, bool]] | None:
@@ -48,3 +53,46 @@ def registered_distributions() -> list[tuple[str, int, bool]] | None:
     except OSError:
         return None
     return found
+
+
+def end_with_this_process(pid: int) -> int:
+    """Have Windows end a process when this one ends, however it ends; return the job's handle, 0 for none.
+
+    References
+    ----------
+    Microsoft, "Job Objects": a job with ``JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE`` ends its processes with its last handle,
+    and Windows closes the handles of a process that ends.
+    """
+    kernel32 = _kernel32()
+    if kernel32 is None:
+        return 0
+    job = kernel32.CreateJobObjectW(None, None)
+    process = kernel32.OpenProcess(_SET_QUOTA_AND_TERMINATE, False, pid)
+    # JOBOBJECT_EXTENDED_LIMIT_INFORMATION of 64-bit Windows; of its fields only LimitFlags is not zero.
+    limits = struct.pack("<16xI124x", _KILL_ON_JOB_CLOSE)
+    is_set = kernel32.SetInformationJobObject(_handle(job), _EXTENDED_LIMITS, limits, len(limits))
+    is_in = is_set and kernel32.AssignProcessToJobObject(_handle(job), _handle(process))
+    close(process or 0)
+    if not is_in:
+        close(job or 0)
+    return int(job) if is_in else 0
+
+
+def close(handle: int) -> None:
+    """Close a handle, if it is one."""
+    if handle:
+        _kernel32().CloseHandle(_handle(handle))
+
+
+def _kernel32() -> Any:
+    """Return the library, or None elsewhere."""
+    library = getattr(ctypes, "WinDLL", None)
+    if library is None:
+        return None
+    kernel32 = library("kernel32")
+    kernel32.CreateJobObjectW.restype = kernel32.OpenProcess.restype = ctypes.c_void_p
+    return kernel32
+
+
+#: Else a handle would be cut to 32 bits.
+_handle = ctypes.c_void_p

@@ -285,11 +285,6 @@ def interpreter(distribution: str, named: str | None = None) -> str:
     path = named or f"~/{VENV}/bin/python"
     if path.startswith("~/"):
         path = f"{home(distribution)}/{path[2:]}"
-    if not path.startswith("/"):
-        raise WorkerStartError(
-            f"interpreter must be a path in {distribution} that begins with / or ~/; got {named!r}. It is an argument "
-            "of offload() and the environment variable SKLEARN_WSL_GPU_INTERPRETER."
-        )
     done = ask(distribution, "test", "-x", path)
     if done.code:
         home(distribution)  # raises if it is the distribution that does not start
