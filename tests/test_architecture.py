@@ -19,6 +19,8 @@ CLIENT = {
     "arrays": "errors",
     "waiting": "",
     "tables": "",
+    "paths": "errors",
+    "windows": "",
     "reporting": "errors tables",
     "paths": "errors",
     # Tables
@@ -48,7 +50,7 @@ CLIENT = {
     "workload": "config estimators invocation predictions",
     "keys": "errors",
     "sockets": "errors keys protocol",
-    "launch": "errors config keys sockets",
+    "launch": "errors config keys paths sockets windows",
     "lending": "arrays pool",
     "gather": "_compat arrays errors estimators inputs invocation lending namespaces pool protocol state support "
     "waiting",
@@ -78,7 +80,7 @@ CLIENT = {
     "autoload": "enabling errors following importing",
     "running": "autoload errors keys reporting",
     "standing": "errors keys launch pool protocol sockets waiting",
-    "cli": "errors running standing tables",
+    "cli": "errors launch running standing tables",
     "__main__": "cli",
     "notebook": "context enabling errors",
     "testing": "",

@@ -7,8 +7,8 @@ import subprocess
 import tempfile
 from typing import IO, Any
 
+from sklearn_wsl_gpu import windows
 from sklearn_wsl_gpu.keys import ClientKeys
-from sklearn_wsl_gpu.launch import windows
 from sklearn_wsl_gpu.launch.commands import Command
 from sklearn_wsl_gpu.launch.starting import WorkerProcess
 

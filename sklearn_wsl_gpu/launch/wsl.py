@@ -19,8 +19,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sklearn_wsl_gpu import paths, windows
 from sklearn_wsl_gpu.errors import WorkerStartError
-from sklearn_wsl_gpu.launch import windows
 
 #: Names a program to use as ``wsl.exe``. On Linux it has workers start through it, as on Windows.
 NAMED = "SKLEARN_WSL_GPU_WSL"
@@ -311,6 +311,24 @@ def home(distribution: str) -> str:
             f'`wsl -d "{distribution}"` in a terminal; `sklearn-wsl-gpu doctor` looks for the cause.'
         )
     return lines[-1].rstrip("/")
+
+
+def posix_path(distribution: str, path: str) -> str:
+    """Return what a path of Windows is called in a distribution; what begins with a slash is its own.
+
+    Raises
+    ------
+    ConfigurationError
+        If the distribution does not see it.
+    """
+    if path.startswith("/"):
+        return path
+    # With slashes: a backslash at the end of a word does not survive all that reads it.
+    done = ask(distribution, "wslpath", "-u", paths.plain(path).replace("\\", "/"))
+    if not done.code and done.out.startswith("/"):
+        return done.out.splitlines()[0]
+    conf = ask(distribution, "cat", "/etc/wsl.conf").out
+    return paths.to_posix(path, ask(distribution, "cat", "/proc/mounts").out, paths.automount_root(conf))
 
 
 def ask(distribution: str, *words: str, seconds: float = ANSWER_SECONDS) -> Completed:

@@ -54,6 +54,12 @@ class Machine:
         log = self.directory / "asked.jsonl"
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
+    def program(self, name: str, script: str) -> None:
+        """Have a program in the distribution, by a script of a shell."""
+        path = self.directory / "programs" / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
     def inside(self) -> list[psutil.Process]:
         """The processes "inside" that still run."""
         found = []
@@ -75,7 +81,7 @@ class Machine:
 def install(where: Path) -> Machine:
     """Make a ``wsl.exe`` at ``where/bin``, and return what it will tell."""
     machine = Machine(where, where / "home")
-    for directory in (where / "bin", where / "inside", machine.home):
+    for directory in (where / "bin", where / "inside", where / "programs", machine.home):
         directory.mkdir(parents=True)
     program = where / "bin" / "wsl.exe"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{__file__}" "{where}" "$@"\n')
@@ -102,8 +108,9 @@ def _table(machine: Machine) -> str:
 
 
 def _execute(machine: Machine, distribution: str, words: list[str]) -> int:
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(machine.home), "WSL_DISTRO_NAME": distribution}
-    program = shutil.which(words[0], path=environment["PATH"])
+    search = f"{machine.directory}/programs:/usr/bin:/bin"
+    environment = {"PATH": search, "HOME": str(machine.home), "WSL_DISTRO_NAME": distribution}
+    program = shutil.which(words[0], path=search)
     if program is None:
         _say(
             machine, f"<3>WSL (11) ERROR: CreateProcessCommon: execvpe({words[0]}) failed: No such file or directory\n"

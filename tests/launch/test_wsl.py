@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sklearn_wsl_gpu import WorkerStartError
+from sklearn_wsl_gpu import ConfigurationError, WorkerStartError
 from sklearn_wsl_gpu.launch import wsl
 from sklearn_wsl_gpu.launch.wsl import Distribution
 from tests.launch import fake_wsl
@@ -182,3 +182,24 @@ def test_a_named_program_that_is_not_there_is_an_error(monkeypatch: pytest.Monke
 
     with pytest.raises(WorkerStartError, match=r"SKLEARN_WSL_GPU_WSL=/no/such/wsl.exe is no program"):
         wsl.run(["-l"], 1)
+
+
+def test_a_path_of_windows_is_translated_by_the_distribution(machine: fake_wsl.Machine) -> None:
+    machine.program("wslpath", 'test "$1" = -u && test "$2" = "C:/Users/Jörg Müller/x.whl" && echo "/c/Jörg/x.whl"')
+
+    assert wsl.posix_path("Ubuntu", r"C:\Users\Jörg Müller\x.whl") == "/c/Jörg/x.whl"
+    assert wsl.posix_path("Ubuntu", "/home/me/x.whl") == "/home/me/x.whl"
+
+
+def test_where_the_distribution_cannot_translate_its_table_of_mounts_does(machine: fake_wsl.Machine) -> None:
+    machine.program("wslpath", "exit 1")
+    machine.program(
+        "cat", r"""case "$1" in
+        /etc/wsl.conf) printf '[automount]\nroot = /windows\n';;
+        /proc/mounts) printf '%s\n' 'C:\134 /windows/c 9p rw,aname=drvfs;path=C:\;uid=1000,trans=fd 0 0';;
+        esac""",
+    )  # fmt: skip
+
+    assert wsl.posix_path("Ubuntu", r"C:\x y\z.whl") == "/windows/c/x y/z.whl"
+    with pytest.raises(ConfigurationError, match=r"does not see drive D: .* /windows/d"):
+        wsl.posix_path("Ubuntu", r"D:\z.whl")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,9 @@ from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_wsl_gpu import FallbackWarning, WorkerStartError, launch, offload, sessions
+from sklearn_wsl_gpu.cli import main
 from sklearn_wsl_gpu.launch import commands, starting, wsl
-from tests.integration.tools import POINTS, kill, long_fit, until
+from tests.integration.tools import POINTS, kill, long_fit, run_python, until
 from tests.launch.fake_wsl import Machine
 
 pytestmark = pytest.mark.timeout(120)
@@ -252,3 +255,63 @@ def test_ctrl_c_while_it_starts_gives_the_prompt_back_and_leaves_nothing(wsl2: M
 
     _, said = process.communicate(timeout=30)
     assert said.rstrip().endswith("KeyboardInterrupt")
+
+
+def _worker(capsys: pytest.CaptureFixture[str], *command: str) -> tuple[int, dict[str, Any]]:
+    capsys.readouterr()
+    code = main(["worker", *command, "--json"])
+    printed = capsys.readouterr().out
+    return code, json.loads(printed) if printed else {}
+
+
+def test_a_detached_worker_serves_all_processes_until_it_is_stopped(
+    wsl2: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = str(tmp_path / "keys")
+    command = [sys.executable, "-m", "sklearn_wsl_gpu.cli", "worker", "start", "--detach", "--keys", keys, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60, check=True)
+    (started,) = json.loads(done.stdout)["workers"]
+    try:
+        assert started["pid"] == _front(wsl2).pid
+        assert _worker(capsys, "start", "--keys", keys)[1]["workers"][0]["pid"] == started["pid"]
+        with offload(endpoint=started["endpoint"], keys=keys, fallback="raise"):
+            StandardScaler().fit(POINTS)
+        program = f"from sklearn.preprocessing import StandardScaler; from sklearn_wsl_gpu import offload\n{_USE}"
+        environment = {"SKLEARN_WSL_GPU_ENDPOINT": started["endpoint"], "SKLEARN_WSL_GPU_KEYS": keys}
+        assert run_python(program, **environment).stdout == "1\n"
+        assert _worker(capsys, "status", "--keys", keys)[1]["workers"][0]["done"] == 2
+    finally:
+        sessions.shutdown()
+        code, stopped = _worker(capsys, "stop", "--keys", keys)
+    assert (code, stopped) == (0, {"stopped": [started["endpoint"]]})
+    until(lambda: not wsl2.inside())
+    assert _worker(capsys, "status", "--keys", keys)[0] == 1
+    assert "--shutdown" not in [word for run in wsl2.asked for word in run]
+
+
+_USE = """
+with offload(fallback="raise") as session:
+    StandardScaler().fit([[1.0], [2.0]])
+print(session.report().offloaded)
+"""
+
+
+def test_a_detached_worker_that_went_with_its_wsl_counts_as_none(
+    wsl2: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = str(tmp_path / "keys")
+    first = _worker(capsys, "start", "--keys", keys)[1]["workers"][0]
+    wsl.run(["--shutdown"], 20)
+
+    assert _worker(capsys, "status", "--keys", keys) == (1, {"workers": []})
+    again = _worker(capsys, "start", "--keys", keys)[1]["workers"][0]
+
+    assert again["pid"] != first["pid"]
+    assert _worker(capsys, "stop", "--keys", keys)[0] == 0
+
+
+def test_a_detached_worker_whose_engine_does_not_start_is_ended_and_says_why(
+    wsl2: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["worker", "start", "--keys", str(tmp_path / "keys"), "--engine", "abacus"]) == 2
+    assert "The engine abacus does not start: ConfigurationError" in capsys.readouterr().err

@@ -1,18 +1,23 @@
-"""What exists on Windows only: the registry, and jobs, in which processes end together."""
+"""What exists on Windows only: the registry, jobs, in which processes end together, and what drives there are."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib
+import ntpath
 import struct
 from typing import Any
 
 _LXSS = r"Software\Microsoft\Windows\CurrentVersion\Lxss"
+_RUN = r"Software\Microsoft\Windows\CurrentVersion\Run"
 _INSTALLED = 1
 _VM_MODE = 0x8
 _KILL_ON_JOB_CLOSE = 0x2000
 _EXTENDED_LIMITS = 9
+_INVALID_ATTRIBUTES = 0xFFFFFFFF
 _SET_QUOTA_AND_TERMINATE = 0x0101
+#: Else a handle would be cut to 32 bits.
+_handle = ctypes.c_void_p
 
 
 def registered_distributions() -> list[tuple[str, int, bool]] | None:
@@ -55,6 +60,31 @@ def registered_distributions() -> list[tuple[str, int, bool]] | None:
     return found
 
 
+def logon_command(name: str) -> str | None:
+    """Return what Windows runs under a name when this user logs on, or None.
+
+    References
+    ----------
+    Microsoft, "Run and RunOnce Registry Keys".
+    """
+    winreg: Any = importlib.import_module("winreg")
+    try:
+        with winreg.OpenKey(winreg.HKEY_CURRENT_USER, _RUN) as key:
+            return str(winreg.QueryValueEx(key, name)[0])
+    except FileNotFoundError:
+        return None
+
+
+def set_logon_command(name: str, command: str | None) -> None:
+    """Have Windows run a command under a name when this user logs on; None for no more."""
+    winreg: Any = importlib.import_module("winreg")
+    with winreg.OpenKey(winreg.HKEY_CURRENT_USER, _RUN, 0, winreg.KEY_SET_VALUE) as key:
+        if command is None:
+            winreg.DeleteValue(key, name)
+        else:
+            winreg.SetValueEx(key, name, 0, winreg.REG_SZ, command)
+
+
 def end_with_this_process(pid: int) -> int:
     """Have Windows end a process when this one ends, however it ends; return the job's handle, 0 for none.
 
@@ -94,5 +124,17 @@ def _kernel32() -> Any:
     return kernel32
 
 
-#: Else a handle would be cut to 32 bits.
-_handle = ctypes.c_void_p
+def volume(path: str) -> tuple[int, int] | None:
+    """Return what kind of drive a directory is on, and its attributes; None where Windows does not tell.
+
+    References
+    ----------
+    Microsoft, "GetDriveTypeW" and "GetFileAttributesW"; what the numbers mean: `sklearn_wsl_gpu.paths`.
+    """
+    kernel32 = _kernel32()
+    if kernel32 is None:
+        return None
+    attributes = kernel32.GetFileAttributesW(path) & _INVALID_ATTRIBUTES
+    if attributes == _INVALID_ATTRIBUTES:
+        return None
+    return int(kernel32.GetDriveTypeW(ntpath.splitdrive(path)[0] + "\\")), attributes
