@@ -22,14 +22,13 @@ CLIENT = {
     "paths": "errors",
     "windows": "",
     "reporting": "errors tables",
-    "paths": "errors",
     # Tables
     "estimators": "errors",
     "support": "errors estimators",
     "invocation": "estimators support",
     # What is said and where arrays lie: blind to each other
     "protocol": "errors arrays waiting",
-    "pool": "errors arrays waiting",
+    "pool": "errors arrays paths waiting windows",
     "state": "errors arrays estimators pool",
     "costfile": "",
     "carriers": "arrays costfile errors pool protocol",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ntpath
+import os
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -10,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from sklearn_wsl_gpu import windows
+from sklearn_wsl_gpu import ConfigurationError, windows
+from sklearn_wsl_gpu.pool import memory
 
 _LXSS = r"Software\Microsoft\Windows\CurrentVersion\Lxss"
 
@@ -185,6 +188,7 @@ def test_where_windows_refuses_a_job_nothing_is_left(refuses: str, kernel32: Ker
     windows.close(0)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="what is so elsewhere")
 def test_elsewhere_there_are_neither_jobs_nor_drives() -> None:
     assert windows.end_with_this_process(4711) == 0
     assert windows.volume("/tmp") is None
@@ -197,3 +201,14 @@ def test_what_a_drive_is_and_how_a_directory_is_kept_is_asked_of_windows(kernel3
     assert windows.volume(r"E:\x") == (2, 0x810)
     assert windows.volume(r"\\server\share\x") == (4, 0x10)
     assert windows.volume(r"C:\not there") is None
+
+
+def test_a_pool_is_not_made_where_it_cannot_live(kernel32: Kernel32, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel32.attributes = {r"C:\pool": 0x10, r"E:\x": 0x10, r"C:\Cloud\x": 0x10}
+    monkeypatch.setenv("OneDrive", r"C:\Cloud")
+    monkeypatch.setattr(memory.os.path, "abspath", ntpath.normpath)
+
+    memory._check_volume(r"C:\pool")
+    for directory, words in ((r"E:\x", "on a removable drive"), (r"C:\Cloud\x", "such as OneDrive")):
+        with pytest.raises(ConfigurationError, match=rf"cannot live in pool_dir: .*{words}.* Name a directory"):
+            memory._check_volume(directory)
