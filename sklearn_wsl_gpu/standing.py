@@ -202,7 +202,7 @@ def _running(directory: Path) -> dict[str, Any] | None:
 def _descriptor(pid: int) -> int:
     if hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):
-            return os.pidfd_open(pid)
+            return int(os.pidfd_open(pid))
     return -1
 
 
