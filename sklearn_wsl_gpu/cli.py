@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_report(commands.add_parser("report", help="what the last run offloaded, and what not and why"))
     _add_worker(commands.add_parser("worker", help="a worker that several programs use"))
     _add_pool(commands.add_parser("pool", help="let the pools of a worker's clients grow or shrink"))
+    _add_setup(commands.add_parser("setup", help="install the worker: from Windows in WSL, on Linux here"))
     return act(parser, arguments)
 
 
@@ -81,10 +82,13 @@ def _report(options: argparse.Namespace) -> int:
 def _add_worker(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     start = actions.add_parser("start", help="start one in the background")
-    start.add_argument("--engine", default=os.environ.get("SKLEARN_WSL_GPU_ENGINE", "auto"), help="default: auto")
-    start.add_argument("--device", default=os.environ.get("SKLEARN_WSL_GPU_DEVICE", "auto"), help="default: auto")
-    start.add_argument("--listen", default="tcp://127.0.0.1:*", help="a loopback endpoint; default: a free port")
-    start.set_defaults(act=_start)
+    start.add_argument("--detach", action="store_true", help="as it does anyway: this command ends, the worker stays")
+    start.set_defaults(act=_start, listen="tcp://127.0.0.1:*")
+    automatic = actions.add_parser("autostart", help="on Windows, start one whenever you log on")
+    automatic.add_argument("state", choices=["on", "off"])
+    automatic.set_defaults(act=_autostart, listen="tcp://127.0.0.1:47474")
+    for action in (start, automatic):
+        _add_start(action)
     stop = actions.add_parser("stop", help="stop it, for all its clients")
     stop.set_defaults(act=_stop)
     show = actions.add_parser("status", help="its engine, its sessions, and what their slots are used for")
@@ -92,8 +96,51 @@ def _add_worker(parser: argparse.ArgumentParser) -> None:
     show.set_defaults(act=_status)
     for action in (stop, show):
         _add_endpoint(action)
-    for action in (start, stop, show):
+    for action in (start, automatic, stop, show):
         _add_keys(action)
+
+
+def _add_start(parser: argparse.ArgumentParser) -> None:
+    for name in ("engine", "device"):
+        default = os.environ.get(f"SKLEARN_WSL_GPU_{name.upper()}", "auto")
+        parser.add_argument(f"--{name}", default=default, help="default: auto")
+    words = "a loopback endpoint; default: %(default)s (* is any port)"
+    parser.add_argument("--listen", default=parser.get_default("listen"), help=words)
+    _add_side(parser)
+    parser.add_argument(
+        "--interpreter", default=os.environ.get("SKLEARN_WSL_GPU_INTERPRETER") or None,
+        help="path of the worker's Python, where it runs; default: in WSL the one that `setup` installs, else this one",
+    )  # fmt: skip
+
+
+def _add_side(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--distribution", default=os.environ.get("SKLEARN_WSL_GPU_DISTRIBUTION") or None,
+        help="on Windows, the distribution of WSL; default: WSL's default",
+    )  # fmt: skip
+
+
+def _add_setup(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done; only look at what is there")
+    parser.add_argument(
+        "--from", dest="source", metavar="SOURCE",
+        help="a wheel, a checkout, a URL or a requirement to install; default: this version, from pip's index",
+    )  # fmt: skip
+    _add_side(parser)
+    parser.set_defaults(act=_setup)
+
+
+def _setup(options: argparse.Namespace) -> int:
+    from sklearn_wsl_gpu.launch import setup, wsl
+
+    python = setup.setup(options.distribution, options.source, options.dry_run, lambda line: print(line, flush=True))
+    if options.dry_run:
+        print("Nothing was changed.")
+    elif wsl.is_between():
+        print("Ready: offload() starts a worker there. If something is wrong: sklearn-wsl-gpu doctor")
+    else:
+        print(f"Ready: offload(interpreter={python!r}) starts a worker there. Without it, one of this Python's own.")
+    return 0
 
 
 def _add_endpoint(parser: argparse.ArgumentParser) -> None:
@@ -146,12 +193,30 @@ def _resize(options: argparse.Namespace) -> int:
 def _start(options: argparse.Namespace) -> int:
     from sklearn_wsl_gpu import standing
 
-    found, is_new = standing.start(options.keys, options.engine, options.device, options.listen)
+    found, is_new = standing.start(
+        options.keys, options.engine, options.device, options.listen, options.distribution, options.interpreter
+    )
     if options.json:
         print(json.dumps({"workers": [found]}))
         return 0
     print(_worker(found) if is_new else f"It runs already. {_worker(found)}")
     print(f"To use it: offload(endpoint={found['endpoint']!r}), or SKLEARN_WSL_GPU_ENDPOINT={found['endpoint']}")
+    return 0
+
+
+def _autostart(options: argparse.Namespace) -> int:
+    from sklearn_wsl_gpu.launch import autostart
+
+    if options.state == "on":
+        names = ("engine", "device", "listen", "distribution", "interpreter", "keys")
+        command = autostart.turn_on({name: getattr(options, name) for name in names})
+        words = f"Whenever you log on, Windows runs: {command}\n({autostart.PLACE})\n"
+        words += f"To use it: offload(endpoint={options.listen!r}). To undo this: sklearn-wsl-gpu worker autostart off"
+    else:
+        found = autostart.turn_off()
+        words = f"Windows does not run this any more: {found}" if found else "Nothing was to be started at logon."
+        command = found or ""
+    print(json.dumps({"autostart": options.state, "command": command}) if options.json else words)
     return 0
 
 
@@ -248,3 +313,7 @@ def _session(session: dict[str, Any]) -> str:
         )
         lines.append(line.rstrip())
     return "\n".join([*lines, *([f"  and {left_out} slots more"] if left_out else [])])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

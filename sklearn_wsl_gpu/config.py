@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import entry_points
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from sklearn_wsl_gpu.errors import ConfigurationError
@@ -186,6 +187,23 @@ def _path(name: str) -> Callable[[Any], str | None]:
     return parse
 
 
+def _distribution(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or value.startswith("-") or not value.isprintable():
+        raise _wrong("distribution", value, "None (the default one), or the name of a distribution of WSL")
+    return value
+
+
+def _interpreter(value: Any) -> str | None:
+    if value is None or value == "":
+        return None
+    path = value.as_posix() if isinstance(value, PurePath) else value
+    if not isinstance(path, str) or not path.startswith(("/", "~/")):
+        raise _wrong("interpreter", value, "None (the usual one), or a path on the worker's side: /... or ~/...")
+    return path
+
+
 def _setting(default: Any, parse: Callable[[Any], Any]) -> Any:
     return field(default=default, metadata={"parse": parse})
 
@@ -214,6 +232,8 @@ class Settings:
     carrier: str = _setting("auto", _carrier)
     keys: str | None = _setting(None, _path("keys"))
     model_bytes: int = _setting(2**30, _whole("model_bytes", 0))
+    distribution: str | None = _setting(None, _distribution)
+    interpreter: str | None = _setting(None, _interpreter)
 
     def pool_size(self) -> sizing.Choice:
         """Decide on the slots of a session's pool, by what the machine has free now.

@@ -139,7 +139,7 @@ class offload:
     ----------
     endpoint : str or None, default=None
         ``"tcp://HOST:PORT"`` of a worker. None starts one as a child of this process on first use, and
-        reuses it.
+        reuses it; on Windows in WSL.
     engine : str, default="auto"
         What the worker that is started computes with: ``"auto"`` or the name of an installed engine.
     device : str or int, default="auto"
@@ -193,6 +193,12 @@ class offload:
         Directory with the keys of the worker at `endpoint`; None takes ``~/.sklearn_wsl_gpu``.
     model_bytes : int, default=1073741824
         Memory, in bytes, in which a worker that is started keeps fitted models.
+    distribution : str or None, default=None
+        On Windows, the distribution of WSL in which a worker is started; None takes WSL's default, or the first one of
+        version 2 if that is a part of another program.
+    interpreter : str or None, default=None
+        Path of the Python that a started worker runs with: where the worker is, beginning with ``/`` or ``~/``. None
+        takes the one that ``sklearn-wsl-gpu setup`` installs in WSL; on Linux this process's own.
 
     Raises
     ------
@@ -234,6 +240,8 @@ class offload:
         carrier: str = UNSET,
         keys: str | PathLike[str] | None = UNSET,
         model_bytes: int = UNSET,
+        distribution: str | None = UNSET,
+        interpreter: str | PathLike[str] | None = UNSET,
     ) -> None:
         given = locals()
         self._arguments = {name: given[name] for name in config.NAMES}

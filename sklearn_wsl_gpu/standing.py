@@ -6,15 +6,14 @@ import contextlib
 import json
 import os
 import select
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from sklearn_wsl_gpu import launch
 from sklearn_wsl_gpu.errors import OffloadError, WorkerStartError, WorkerUnavailable
-from sklearn_wsl_gpu.keys import HOME, read_client_keys
+from sklearn_wsl_gpu.keys import HOME, create_keys, has_worker_keys, read_client_keys, read_worker_keys
+from sklearn_wsl_gpu.launch import commands, wsl
+from sklearn_wsl_gpu.launch.starting import WorkerProcess
 from sklearn_wsl_gpu.pool import counters
 from sklearn_wsl_gpu.pool.ledger import Slot
 from sklearn_wsl_gpu.protocol import messages as m
@@ -27,8 +26,15 @@ _EXECUTOR_FIELDS = ("device", "pid", "ready", "broken", "done", "sessions")
 _SESSION_FIELDS = ("number", "pid", "silent_seconds", "calls", "pool", "slots", "slots_left_out", "counters")
 
 
-def start(keys: str | None, engine: str, device: str, listen: str) -> tuple[dict[str, Any], bool]:
-    """Start a worker in the background, and wait until its engine is there.
+def start(
+    keys: str | None,
+    engine: str,
+    device: str,
+    listen: str,
+    distribution: str | None = None,
+    interpreter: str | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Start a worker in the background, and wait until its engine is there. It outlives this process.
 
     Parameters
     ----------
@@ -40,6 +46,8 @@ def start(keys: str | None, engine: str, device: str, listen: str) -> tuple[dict
         What it computes on.
     listen : str
         Endpoint to bind.
+    distribution, interpreter : str or None
+        As the settings of these names.
 
     Returns
     -------
@@ -53,42 +61,30 @@ def start(keys: str | None, engine: str, device: str, listen: str) -> tuple[dict
     WorkerStartError
         If it does not come up.
     """
-    launch.check_platform()
     directory = Path(keys or HOME)
     known = _running(directory)
     if known is not None:
         return known, False
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not has_worker_keys(directory):
+        create_keys(directory)
+    secret, clients = read_worker_keys(directory)
+    options = ["--keys", "-", "--engine", engine, "--device", device, "--listen", listen]
+    command = commands.worker(distribution, interpreter, options)
     log = directory / "worker.log"
-    command = [sys.executable, "-P", "-m", "wsl_worker", "--keys", str(directory), "--engine", engine]
-    command += ["--device", device]
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            [*command, "--listen", listen],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,  # it goes on when the terminal is closed
-        )
-    assert process.stdout is not None
-    with process.stdout:
-        line = process.stdout.readline()
-    try:
-        endpoint = str(json.loads(line)["endpoint"])
-    except (ValueError, KeyError):
-        process.kill()
-        process.wait()
-        raise WorkerStartError(f"The worker does not start. It printed:\n{_tail(log)}") from None
-    _file(directory).write_text(json.dumps({"endpoint": endpoint}), "ascii")
+    with log.open("w+b") as messages:
+        process = WorkerProcess(command, {"secret": secret, "clients": clients}, messages, 0)
+    process.end_input()
+    _file(directory).write_text(json.dumps({"endpoint": process.endpoint}), "ascii")
     deadline = time.monotonic() + _READY_SECONDS
     while True:
-        found = look(endpoint, directory)
+        found = look(process.endpoint, directory)
         if found["ready"]:
-            process.returncode = 0  # nobody here waits for its end
+            process.let_go()
             return found, True
         if found["broken"] or time.monotonic() > deadline:
-            process.kill()
-            process.wait()
+            _ask(process.endpoint, directory, m.Stop(b""))
+            process.child.wait()
+            process.close()
             _file(directory).unlink()
             reason = found["broken"] or f"it was not ready within {_READY_SECONDS:.0f} s"
             raise WorkerStartError(f"The engine {engine} does not start: {reason} Its messages are in {log}.")
@@ -156,13 +152,10 @@ def stop(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
     found = status(keys, endpoint)
     if found is None:
         return None
-    process = -1
-    if endpoint is None:
-        with contextlib.suppress(OSError):
-            process = os.pidfd_open(found["pid"])
+    process = _descriptor(found["pid"]) if endpoint is None and not wsl.is_between() else -1
     try:
         _ask(found["endpoint"], directory, m.Stop(b""))
-        if process >= 0 and not select.select([process], [], [], _STOP_SECONDS)[0]:
+        if endpoint is None and not _has_ended(process, directory):
             pid = found["pid"]
             raise OffloadError(f"The worker (process {pid}) was told to stop and still runs. Run: kill {pid}")
     finally:
@@ -206,9 +199,24 @@ def _running(directory: Path) -> dict[str, Any] | None:
         return None  # it was never started, or it is gone
 
 
+def _descriptor(pid: int) -> int:
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):
+            return int(os.pidfd_open(pid))
+    return -1
+
+
+def _has_ended(process: int, directory: Path) -> bool:
+    """Wait for a worker's end, by its process descriptor or, if that is -1, until nothing answers; tell if it came."""
+    if process >= 0:
+        return bool(select.select([process], [], [], _STOP_SECONDS)[0])
+    deadline = time.monotonic() + _STOP_SECONDS
+    while _running(directory) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def _file(directory: Path) -> Path:
     return directory / "running.json"
-
-
-def _tail(log: Path) -> str:
-    return log.read_text("utf-8", "replace")[-2000:]

@@ -30,19 +30,28 @@ def _parse() -> argparse.Namespace:
         help="what it computes on: auto (every GPU, as sessions come), cpu, or cuda:N; several, separated by commas, "
         "have an executor each (default: auto)",
     )
-    parser.add_argument("--keys", help="directory with the keys; new ones are made if it has none")
+    parser.add_argument(
+        "--keys", help="directory with the keys; new ones are made if it has none; - reads them from standard input"
+    )
     parser.add_argument("--model-bytes", type=int, default=2**30, help="memory for kept models (default: 1 GiB)")
     parser.add_argument(
-        "--embedded", action="store_true", help="read keys from standard input, and end when it is closed"
+        "--embedded",
+        action="store_true",
+        help="read keys, engine, device and model bytes from standard input, and end when it is closed",
     )
     return parser.parse_args()
 
 
 def _settings(options: argparse.Namespace) -> tuple[str, list[str], int]:
-    """Return secret key, allowed client keys, and the pid of the parent (0 for none)."""
+    """Return secret key, allowed client keys, and the pid of the parent (0 for none, or one of another kernel)."""
+    given: dict[str, Any]
     if options.embedded:
-        given: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
-        return given["secret"], given["clients"], int(given["parent"])
+        given = json.loads(sys.stdin.buffer.readline())
+        options.engine, options.device, options.model_bytes = (given[n] for n in ("engine", "device", "model_bytes"))
+        return given["secret"], given["clients"], int(given.get("parent", 0))
+    if options.keys == "-":
+        given = json.loads(sys.stdin.buffer.readline())
+        return given["secret"], given["clients"], 0
     if options.keys is None:
         raise OffloadError("--keys DIRECTORY is needed, unless the worker is started by a client.")
     if not has_worker_keys(options.keys):
@@ -93,6 +102,8 @@ def _watch_parent(front: Front, parent: int) -> list[int]:
     # The end of standard input tells of the parent's death unless a forked child still holds the other end;
     # the process descriptor tells in any case.
     front.watch(sys.stdin.fileno(), front.stop)
+    if not parent:
+        return []
     try:
         process = os.pidfd_open(parent)
     except OSError:

@@ -8,12 +8,19 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sklearn_wsl_gpu.config import Settings
-from sklearn_wsl_gpu.errors import WorkerStartError
 from sklearn_wsl_gpu.keys import HOME, ClientKeys, read_client_keys
-from sklearn_wsl_gpu.launch.local import LocalWorker
+from sklearn_wsl_gpu.launch import commands
+from sklearn_wsl_gpu.launch.child import ChildWorker
 
-#: What makes two embedded workers different: engine, device, memory for models.
-WorkerKey = tuple[str, str, int]
+
+class WorkerKey(NamedTuple):
+    """What makes two embedded workers different."""
+
+    engine: str
+    device: str
+    model_bytes: int
+    distribution: str | None
+    interpreter: str | None
 
 
 class Address(NamedTuple):
@@ -27,7 +34,7 @@ class Address(NamedTuple):
 
 @dataclass(slots=True)
 class _Workers:
-    local: dict[WorkerKey, LocalWorker] = field(default_factory=dict)
+    local: dict[WorkerKey, ChildWorker] = field(default_factory=dict)
     inherited: dict[WorkerKey, Address] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -37,16 +44,7 @@ _workers = _Workers()
 
 def worker_key(settings: Settings) -> WorkerKey:
     """Return which embedded worker settings ask for."""
-    return settings.engine, settings.device, settings.model_bytes
-
-
-def check_platform() -> None:
-    """Raise `WorkerStartError` where no worker can be started."""
-    if os.name == "nt":
-        raise WorkerStartError(
-            "A worker runs on Linux. Starting one inside WSL2 from Windows Python is not part of this release; run "
-            "your Python inside WSL2, where offload() starts its worker by itself."
-        )
+    return WorkerKey(*[getattr(settings, name) for name in WorkerKey._fields])
 
 
 def address(settings: Settings) -> Address:
@@ -61,7 +59,6 @@ def address(settings: Settings) -> Address:
     """
     if settings.endpoint is not None:
         return Address(settings.endpoint, read_client_keys(settings.keys or HOME))
-    check_platform()
     key = worker_key(settings)
     with _workers.lock:
         if key in _workers.inherited:
@@ -70,7 +67,9 @@ def address(settings: Settings) -> Address:
         if worker is None or not worker.alive:
             if worker is not None:
                 worker.stop()
-            worker = _workers.local[key] = LocalWorker(*key, settings.verbose)
+            command = commands.worker(key.distribution, key.interpreter, ["--embedded"])
+            given = {"engine": key.engine, "device": key.device, "model_bytes": key.model_bytes}
+            worker = _workers.local[key] = ChildWorker(command, given, settings.verbose)
         return Address(worker.endpoint, worker.keys)
 
 

@@ -12,6 +12,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+from sklearn_wsl_gpu import paths, windows
 from sklearn_wsl_gpu.errors import ConfigurationError, PoolSpaceError
 from sklearn_wsl_gpu.pool import files
 from sklearn_wsl_gpu.pool.machine import available_memory
@@ -75,6 +76,7 @@ def create_backing(nbytes: int, directory: str | None, named: bool = False) -> t
     try:
         if directory is None:
             os.makedirs(where, mode=0o700, exist_ok=True)
+        _check_volume(where)
         if named or not hasattr(os, "O_TMPFILE"):
             return files.create(where, nbytes)
         descriptor = os.open(where, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -85,6 +87,15 @@ def create_backing(nbytes: int, directory: str | None, named: bool = False) -> t
             "write to, or leave pool_dir unset."
         ) from error
     return descriptor, None
+
+
+def _check_volume(directory: str) -> None:
+    found = windows.volume(os.path.abspath(directory))
+    if found is not None:
+        synchronized = [os.environ.get(name, "") for name in ("OneDrive", "OneDriveConsumer", "OneDriveCommercial")]
+        reason = paths.why_no_pool(os.path.abspath(directory), *found, synchronized)
+        if reason is not None:
+            raise ConfigurationError(f"A pool cannot live in pool_dir: {reason}")
 
 
 def close_backing(descriptor: int, path: str | None) -> None:

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ RIGHT: dict[str, tuple[Any, str, Any]] = {
     "carrier": ("stream", "stream", "stream"),
     "keys": ("~/keys", "~/keys", os.path.expanduser("~/keys")),
     "model_bytes": (0, "0", 0),
+    "distribution": ("Ubuntu 24.04", "Ubuntu 24.04", "Ubuntu 24.04"),
+    "interpreter": (PurePosixPath("/opt/venv/bin/python"), "/opt/venv/bin/python", "/opt/venv/bin/python"),
 }
 
 #: (name, wrong argument, words of the message that say what is allowed)
@@ -88,6 +90,10 @@ WRONG: list[tuple[str, Any, str]] = [
     ("carrier", None, r"one of \['auto', 'shared', 'stream', 'file'"),
     ("keys", 3.5, "None, or a directory"),
     ("model_bytes", -1, "a whole number of at least 0"),
+    ("distribution", "--shutdown", "the name of a distribution of WSL"),
+    ("distribution", 3, "the name of a distribution of WSL"),
+    ("interpreter", "C:\\Python\\python.exe", "a path on the worker's side: /... or ~/..."),
+    ("interpreter", "python3", "a path on the worker's side: /... or ~/..."),
 ]
 
 

@@ -1,0 +1,205 @@
+"""What is asked of ``wsl.exe``, what is made of its answers in any language, and what is said if there are none."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from sklearn_wsl_gpu import ConfigurationError, WorkerStartError
+from sklearn_wsl_gpu.launch import wsl
+from sklearn_wsl_gpu.launch.wsl import Distribution
+from tests.launch import fake_wsl
+
+#: Tables as people have published them, in the bytes of the real one.
+RECORDED = Path(__file__).parent / "recorded"
+
+
+@pytest.mark.parametrize(
+    ("file", "names", "expected"),
+    [
+        (
+            "english.utf16",
+            ["Ubuntu", "Legacy", "Ubuntu-18.04", "docker-desktop"],
+            [
+                Distribution("Ubuntu", 2, True, "Running"),
+                Distribution("Legacy", 1, False, "Stopped"),
+                Distribution("Ubuntu-18.04", 1, False, "Stopped"),
+                Distribution("docker-desktop", 2, False, "Running"),
+            ],
+        ),
+        *[
+            (
+                file,
+                ["Debian", "Ubuntu"],
+                [Distribution("Debian", 2, True, "Wird ausgeführt"), Distribution("Ubuntu", 2, False, "Beendet")],
+            )
+            for file in ("german.utf8", "german.utf16bom")
+        ],
+        (
+            "chinese.utf16",
+            ["docker-desktop", "docker-desktop-data", "Ubuntu 22.04 LTS"],
+            [
+                Distribution("docker-desktop-data", 2, False, "正在运行"),
+                Distribution("docker-desktop", 2, True, "正在运行"),
+                Distribution("Ubuntu 22.04 LTS", 2, False, "已停止"),
+            ],
+        ),
+    ],
+)
+def test_a_table_is_understood_in_any_language_and_encoding(
+    file: str, names: list[str], expected: list[Distribution]
+) -> None:
+    assert wsl.parse_list(wsl.decode((RECORDED / file).read_bytes()), names) == expected
+
+
+@pytest.mark.parametrize("knows_wsl_utf8", [True, False])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-le-bom"])
+def test_distributions_are_listed_by_old_and_new_versions(
+    encoding: str, knows_wsl_utf8: bool, machine: fake_wsl.Machine
+) -> None:
+    machine.encoding, machine.knows_wsl_utf8 = encoding, knows_wsl_utf8
+    machine.header = ("名称", "状態", "バージョン")
+    machine.distributions = [("Ubuntu 24.04 für Lüge", "実行中", 2), ("docker-desktop", "停止", 2), ("alt", "停止", 1)]
+    machine.save()
+
+    assert wsl.distributions() == [
+        Distribution("Ubuntu 24.04 für Lüge", 2, True, "実行中"),
+        Distribution("docker-desktop", 2, False, "停止"),
+        Distribution("alt", 1, False, "停止"),
+    ]
+
+
+def _is(name: str, version: int = 2, is_default: bool = False) -> Distribution:
+    return Distribution(name, version, is_default, "")
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "expected"),
+    [
+        ([_is("Debian"), _is("Ubuntu", is_default=True)], None, "Ubuntu"),
+        ([_is("Debian"), _is("Ubuntu", is_default=True)], "debian", "Debian"),
+        ([_is("docker-desktop", is_default=True), _is("Debian")], None, "Debian"),
+        ([_is("rancher-desktop-data"), _is("podman-machine-default"), _is("docker-desktop"), _is("A")], None, "A"),
+        ([_is("old", 1, True), _is("new", 2)], None, "new"),
+        ([_is("podman-machine-default", is_default=True)], "podman-machine-default", "podman-machine-default"),
+    ],
+)
+def test_the_distribution_that_is_wanted_or_the_default_or_the_first_that_will_do_is_taken(
+    found: list[Distribution], wanted: str | None, expected: str
+) -> None:
+    assert wsl.choose(found, wanted).name == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "words"),
+    [
+        ([], None, "No Linux distribution is installed in WSL. Run `wsl --install -d Ubuntu`"),
+        ([_is("docker-desktop")], None, "part of other programs: docker-desktop. Run `wsl --install -d Ubuntu`"),
+        ([_is("Ubuntu")], "Debian", "There is no distribution 'Debian' in WSL, only: Ubuntu. Set distribution"),
+        ([_is("My Linux", 1)], None, 'which has no GPU. Run `wsl --set-version "My Linux" 2`'),
+        ([_is("a"), _is("b", 1)], "b", 'Run `wsl --set-version "b" 2`'),
+    ],
+)
+def test_where_no_distribution_will_do_it_is_said_what_to_type(
+    found: list[Distribution], wanted: str | None, words: str
+) -> None:
+    with pytest.raises(WorkerStartError) as raised:
+        wsl.choose(found, wanted)
+    assert words in str(raised.value)
+
+
+def test_a_list_that_is_refused_is_an_error_with_the_words_of_wsl(machine: fake_wsl.Machine) -> None:
+    machine.distributions, machine.says = [], "Für das Windows-Subsystem sind keine Verteilungen installiert."
+    machine.save()
+
+    with pytest.raises(WorkerStartError, match=r"It says: Für das Windows-Subsystem .* Run `wsl --install"):
+        wsl.distributions()
+
+
+def test_a_run_that_hangs_is_ended_in_time(machine: fake_wsl.Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.hangs = "-l"
+    machine.save()
+    monkeypatch.setattr(wsl, "_LIST_SECONDS", 0.2)
+
+    with pytest.raises(WorkerStartError, match=r"`wsl -l -q` did not end within .* Run `wsl --shutdown`"):
+        wsl.distributions()
+
+
+def test_a_command_that_hangs_inside_is_ended_in_time_though_it_holds_the_pipes(machine: fake_wsl.Machine) -> None:
+    done = wsl.run(wsl.inside("Ubuntu", "sleep", "30"), 1.0)
+
+    assert (done.timed_out, done.out) == (True, "")
+    machine.shut_down()
+
+
+def test_a_command_gets_its_words_its_input_and_the_home_directory(machine: fake_wsl.Machine) -> None:
+    done = wsl.run(wsl.inside("Ubuntu", "cat", "-", "with space.txt"), 20, b"from here\n")
+    assert (done.code, done.out) == (1, "from here\n")
+    assert "with space.txt" in done.err
+
+    (machine.home / "with space.txt").write_text("größer\n")
+    assert wsl.ask("Ubuntu", "cat", "with space.txt").out == "größer\n"
+    assert wsl.home("Ubuntu") == str(machine.home)
+
+
+def test_the_interpreter_is_the_one_of_setup_or_the_one_that_is_named(machine: fake_wsl.Machine) -> None:
+    with pytest.raises(WorkerStartError, match=r"no Python for the worker at .*/venv/bin/python in Ubuntu. Run `skl"):
+        wsl.interpreter("Ubuntu")
+    made = machine.home / wsl.VENV / "bin" / "python"
+    made.parent.mkdir(parents=True)
+    made.symlink_to(sys.executable)
+
+    assert wsl.interpreter("Ubuntu") == str(made)
+    assert wsl.interpreter("Ubuntu", f"~/{wsl.VENV}/bin/python") == str(made)
+    assert wsl.interpreter("Ubuntu", sys.executable) == sys.executable
+
+
+@pytest.mark.parametrize("named", [None, "/opt/python"])
+def test_a_distribution_that_does_not_start_is_named_as_the_cause(named: str | None, machine: fake_wsl.Machine) -> None:
+    machine.fails, machine.says = "--exec", "Virtualisierung ist nicht aktiviert. Fehlercode: 0x80370102"
+    machine.save()
+
+    with pytest.raises(WorkerStartError, match=r"Ubuntu does not start .* Virtualisierung .* 0x80370102"):
+        wsl.interpreter("Ubuntu", named)
+
+
+def test_wsl_is_found_where_windows_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(wsl.NAMED, raising=False)
+    monkeypatch.setenv("SYSTEMROOT", str(tmp_path))
+    with pytest.raises(WorkerStartError, match=r"WSL is not installed. Run `wsl --install"):
+        wsl.executable()
+    for directory in ("System32", "Sysnative"):
+        path = tmp_path / directory / "wsl.exe"
+        path.parent.mkdir()
+        path.touch()
+        assert wsl.executable() == str(path)
+
+
+def test_a_named_program_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(wsl.NAMED, "/no/such/wsl.exe")
+
+    with pytest.raises(WorkerStartError, match=r"SKLEARN_WSL_GPU_WSL=/no/such/wsl.exe is no program"):
+        wsl.run(["-l"], 1)
+
+
+def test_a_path_of_windows_is_translated_by_the_distribution(machine: fake_wsl.Machine) -> None:
+    machine.program("wslpath", 'test "$1" = -u && test "$2" = "C:/Users/Jörg Müller/x.whl" && echo "/c/Jörg/x.whl"')
+
+    assert wsl.posix_path("Ubuntu", r"C:\Users\Jörg Müller\x.whl") == "/c/Jörg/x.whl"
+    assert wsl.posix_path("Ubuntu", "/home/me/x.whl") == "/home/me/x.whl"
+
+
+def test_where_the_distribution_cannot_translate_its_table_of_mounts_does(machine: fake_wsl.Machine) -> None:
+    machine.program("wslpath", "exit 1")
+    machine.program(
+        "cat", r"""case "$1" in
+        /etc/wsl.conf) printf '[automount]\nroot = /windows\n';;
+        /proc/mounts) printf '%s\n' 'C:\134 /windows/c 9p rw,aname=drvfs;path=C:\;uid=1000,trans=fd 0 0';;
+        esac""",
+    )  # fmt: skip
+
+    assert wsl.posix_path("Ubuntu", r"C:\x y\z.whl") == "/windows/c/x y/z.whl"
+    with pytest.raises(ConfigurationError, match=r"does not see drive D: .* /windows/d"):
+        wsl.posix_path("Ubuntu", r"D:\z.whl")
