@@ -48,12 +48,12 @@ def obtain(settings: Settings) -> Session:
     """
     key = _key(settings)
     session = _sessions.live.get(key)
-    if session is not None and not session.broken:
+    if session is not None and _is_usable(session):
         return session
     with _sessions.lock:
         session = _sessions.live.pop(key, None)
         if session is not None:
-            if not session.broken:
+            if _is_usable(session):
                 _sessions.live[key] = session
                 return session
             if session.silent:
@@ -72,6 +72,11 @@ def obtain(settings: Settings) -> Session:
             print(f"sklearn_wsl_gpu: pool of {session.pool.why}", file=sys.stderr)
         _sessions.live[key] = session
         return session
+
+
+def _is_usable(session: Session) -> bool:
+    # WSL may end an idle distribution: that should not cost the next call.
+    return not session.broken and not launch.has_ended(session.where)
 
 
 def peek(settings: Settings) -> Session | None:

@@ -80,6 +80,11 @@ def inherit(key: WorkerKey, where: Address) -> None:
             _workers.inherited[key] = where._replace(guest=True)
 
 
+def has_ended(where: Address) -> bool:
+    """Tell whether this is a worker that this process started, and that has ended since."""
+    return any(worker.endpoint == where.endpoint and not worker.alive for worker in [*_workers.local.values()])
+
+
 def discard(where: Address) -> bool:
     """Give up an embedded worker that does not answer; tell whether it was one.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -159,13 +158,10 @@ def test_an_idle_wsl_that_has_ended_is_started_again_for_the_next_call(wsl2: Mac
         StandardScaler().fit(POINTS)
         first = _front(wsl2).pid
         wsl2.shut_down()
-        until(lambda: not any(worker.alive for worker in launch._workers.local.values()))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FallbackWarning)
-            with contextlib.suppress(ConnectionError):
-                StandardScaler().fit(POINTS)
+        until(lambda: launch.has_ended(sessions.live()[0].where))
         StandardScaler().fit(POINTS)
         assert session.status()["pid"] != first
+    assert session.report().offloaded == 2
 
 
 _CLIENT = """
