@@ -21,6 +21,7 @@ from sklearn_wsl_gpu.carriers.frames import Head
 from sklearn_wsl_gpu.errors import OffloadError, PoolError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Segment
 from sklearn_wsl_gpu.pool.layout import CLIENT, DATA_OFFSET, PAGE, SPAN_HEADER_BYTES, WORKER
+from wsl_worker import listening
 
 _GREETING_SECONDS = 3.0
 _MAX_STRANGERS = 64
@@ -146,17 +147,25 @@ class Bulk:
         Address to listen at.
     port : int
         TCP port there; 0 for a free one.
+    vsock : bool
+        Whether to listen at AF_VSOCK too, which is the fastest way from Windows to WSL2.
     """
 
-    def __init__(self, host: str, port: int = 0) -> None:
+    def __init__(self, host: str, port: int = 0, *, vsock: bool = False) -> None:
         self._host = host
         self._port = port
+        self._vsock = vsock
         self._accounts: dict[int, Account] = {}
         self._listeners: list[socket.socket] = []
         self._threads: set[threading.Thread] = set()
         self._strangers = threading.Semaphore(_MAX_STRANGERS)
         self._stop = -1
         self.routes: list[list[object]] = []
+
+    @property
+    def port(self) -> int:
+        """The TCP port, once it is open."""
+        return int(self._listeners[0].getsockname()[1])
 
     def open(self, session: int, streams: bool) -> Account:
         """Open an account for a session, and the ports if it may have streams.
@@ -190,9 +199,27 @@ class Bulk:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         listener = socket.create_server((self._host, self._port), family=family, backlog=_MAX_STRANGERS)
         self._listeners.append(listener)
-        self.routes.append(["tcp", "", listener.getsockname()[1]])
+        self.routes.append(["tcp", "", self.port])
+        if self._vsock:
+            self._listen_at_vsock()
         self._stop = os.eventfd(0)
-        self._start(self._accept)
+        selector = selectors.DefaultSelector()
+        for one in self._listeners:
+            one.setblocking(False)
+        for source in (self._stop, *self._listeners):
+            selector.register(source, selectors.EVENT_READ)
+        self._start(partial(self._accept, selector))
+
+    def _listen_at_vsock(self) -> None:
+        listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        self._listeners.append(listener)
+        listener.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+        listener.listen(_MAX_STRANGERS)
+        port = listener.getsockname()[1]
+        machine = listening.vm_id()
+        if machine:
+            self.routes.append(["hyperv", machine, port])
+        self.routes.append(["vsock", str(listening.local_cid()), port])
 
     def close(self) -> None:
         """Close all accounts and ports."""
@@ -223,12 +250,8 @@ class Bulk:
             self._threads.discard(thread)
             raise
 
-    def _accept(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._stop, selectors.EVENT_READ)
-            for listener in self._listeners:
-                listener.setblocking(False)
-                selector.register(listener, selectors.EVENT_READ)
+    def _accept(self, selector: selectors.BaseSelector) -> None:
+        with selector:
             while True:
                 ready = [key.fileobj for key, _ in selector.select()]
                 if self._stop in ready:
