@@ -100,10 +100,12 @@ WORKER = {
     "supervisor": "link",
     "scheduler": "link sessions supervisor .errors .protocol .waiting",
     "fleet": "scheduler sessions",
-    "bulk": ".carriers .errors .pool",
+    "listening": ".errors",
+    "account": ".carriers .errors .pool",
+    "bulk": "account listening .carriers .errors .pool",
     "background": ".carriers .errors .protocol",
     "clientfile": ".carriers .errors .paths .pool",
-    "files": "background bulk clientfile .carriers .errors .pool .protocol",
+    "files": "account background clientfile .carriers .errors .pool .protocol",
     "doors": "background bulk files .carriers .errors .pool .protocol",
     "front": "bulk doors fleet scheduler sessions .carriers .errors .protocol",
     "resident": "engines",
@@ -115,7 +117,7 @@ WORKER = {
     ".state .support",
     "executor": "calls engines finished link models surroundings target .arrays .errors .estimators .pool .protocol",
     "testing": "engines .errors .estimators .state .support",
-    "__main__": "fleet front scheduler supervisor .errors .keys .pool",
+    "__main__": "bulk fleet front listening scheduler supervisor .errors .keys .pool",
 }
 
 #: Library → modules that may import it.

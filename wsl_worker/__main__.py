@@ -14,6 +14,8 @@ import zmq
 from sklearn_wsl_gpu.errors import OffloadError
 from sklearn_wsl_gpu.keys import create_keys, has_worker_keys, read_worker_keys
 from sklearn_wsl_gpu.pool.machine import total_memory
+from wsl_worker import listening
+from wsl_worker.bulk import Bulk
 from wsl_worker.fleet import Fleet
 from wsl_worker.front import Front
 from wsl_worker.scheduler import Scheduler
@@ -22,7 +24,20 @@ from wsl_worker.supervisor import Supervisor
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m wsl_worker", description=__doc__)
-    parser.add_argument("--listen", default="tcp://127.0.0.1:*", help="endpoint to bind, on a loopback address")
+    parser.add_argument(
+        "--listen",
+        default="tcp://127.0.0.1:*",
+        help="endpoint to bind: tcp://ADDRESS:PORT; only this machine reaches the default, tcp://127.0.0.1:*",
+    )
+    parser.add_argument(
+        "--stream-port",
+        type=int,
+        default=0,
+        help="port for the arrays of clients that share no memory with the worker (default: any)",
+    )
+    parser.add_argument(
+        "--vsock", action="store_true", help="take arrays by AF_VSOCK too; inside WSL2 that is done anyway"
+    )
     parser.add_argument("--engine", default="auto", help="engine to compute with (default: auto)")
     parser.add_argument(
         "--device",
@@ -65,10 +80,8 @@ def main() -> int:
     if not zmq.has("curve"):
         print("This pyzmq has no CURVE security; install a pyzmq wheel.", file=sys.stderr)
         return 2
-    if not options.listen.startswith(("tcp://127.", "tcp://localhost:", "tcp://[::1]:")):
-        print(f"--listen {options.listen}: the worker serves loopback addresses only.", file=sys.stderr)
-        return 2
     try:
+        host = listening.host_of(options.listen)
         secret, clients, parent = _settings(options)
     except OffloadError as error:
         print(error, file=sys.stderr)
@@ -77,10 +90,13 @@ def main() -> int:
         lambda device: Scheduler(Supervisor(options.engine, device, options.model_bytes)), options.device.split(",")
     )
     try:
-        front = Front(options.listen, secret, clients, fleet, total_memory() or 2**62)
-    except zmq.ZMQError as error:
-        print(f"Cannot listen on {options.listen}: {error}.", file=sys.stderr)
+        bulk = _open_bulk(host, options)
+        front = Front(options.listen, secret, clients, fleet, total_memory() or 2**62, bulk)
+    except (zmq.ZMQError, OSError) as error:
+        print(f"Cannot listen on {options.listen}, or at its port for arrays: {error}.", file=sys.stderr)
         return 2
+    if not listening.is_loopback(host):
+        print(listening.warning(front.endpoint, bulk.port), file=sys.stderr, flush=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: front.stop())
     watched: list[int] = []
@@ -96,6 +112,15 @@ def main() -> int:
         for descriptor in watched:
             os.close(descriptor)
     return 0
+
+
+def _open_bulk(host: str, options: argparse.Namespace) -> Bulk:
+    in_wsl = listening.is_wsl2()
+    bulk = Bulk(host, options.stream_port, vsock=options.vsock or (in_wsl and listening.has_vsock()))
+    # Else when it is needed. What is to be reached from elsewhere is there from the beginning.
+    if options.stream_port or options.vsock or in_wsl or not listening.is_loopback(host):
+        bulk.listen()
+    return bulk
 
 
 def _watch_parent(front: Front, parent: int) -> list[int]:

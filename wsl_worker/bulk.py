@@ -12,7 +12,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 from sklearn_wsl_gpu.carriers import frames, sockets
@@ -21,120 +21,18 @@ from sklearn_wsl_gpu.carriers.frames import Head
 from sklearn_wsl_gpu.errors import OffloadError, PoolError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Segment
 from sklearn_wsl_gpu.pool.layout import CLIENT, DATA_OFFSET, PAGE, SPAN_HEADER_BYTES, WORKER
+from wsl_worker import listening
+from wsl_worker.account import Account
 
 _GREETING_SECONDS = 3.0
 _MAX_STRANGERS = 64
-_MAX_ENDS = 256
 _STALL_SECONDS = 10.0
 #: A connection that is told to end does so in the middle of a system call.
 _SETTLE_SECONDS = 0.5
-_REMEMBERED_REQUESTS = 4096
 #: Memory is reserved in such parts while bytes come: nobody waits long for it.
 _BLOCK_BYTES = 32 * 1024 * 1024
 #: After an error that another attempt would meet at once, such as too many descriptors.
 _PAUSE_SECONDS = 0.05
-
-
-class Account:
-    """What the threads know of one session.
-
-    Attributes
-    ----------
-    key : bytes
-        What its connections have to prove that they know.
-    segments : dict of int to Segment
-        The worker's own memory of its pool, by number.
-    alone_since : float
-        Since when, by `time.monotonic`, it has had no connection; infinity while it has one.
-    """
-
-    def __init__(self) -> None:
-        self.key = os.urandom(frames.KEY_BYTES)
-        self.segments: dict[int, Segment] = {}
-        self.alone_since = time.monotonic()
-        self._changed = threading.Condition()
-        self._writing: dict[socket.socket, int] = {}
-        self._ends: set[socket.socket] = set()
-        #: Requests that were called or cancelled, and whether they were cancelled; the oldest first.
-        self._ended: dict[int, bool] = {}
-        self._closed = False
-
-    def add(self, end: socket.socket) -> bool:
-        """Take a connection that has proved to be the session's; tell whether there may be another one."""
-        with self._changed:
-            if self._closed or len(self._ends) >= _MAX_ENDS:
-                return False
-            self._ends.add(end)
-            self.alone_since = float("inf")
-            return True
-
-    def drop(self, end: socket.socket) -> None:
-        """Forget a connection."""
-        with self._changed:
-            self._ends.discard(end)
-            if not self._ends:
-                self.alone_since = time.monotonic()
-                self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def writing(self, end: socket.socket, request: int) -> Iterator[None]:
-        """Write what comes over a connection for a request.
-
-        Raises
-        ------
-        PoolError
-            If nothing is brought there for it any more.
-        """
-        with self._changed:
-            if not self.takes(request):
-                raise PoolError("The request was called or cancelled before its arrays came.")
-            self._writing[end] = request
-        try:
-            yield
-        finally:
-            with self._changed:
-                del self._writing[end]
-                self._changed.notify_all()
-
-    def is_over(self, request: int) -> bool:
-        """Tell whether nothing may be moved for a request any more."""
-        return self._closed or self._ended.get(request, False)
-
-    def takes(self, request: int) -> bool:
-        """Tell whether something may be brought there for a request still."""
-        return not self._closed and request not in self._ended
-
-    def call(self, request: int) -> bool:
-        """Let nothing be brought there for a request any more; tell whether that is certain by now.
-
-        A connection that the client has given up may still hold bytes that nobody has read. They must not come to lie
-        in a span that is used by an engine, or for another request, by then.
-        """
-        return self._end(request, cancelled=False)
-
-    def cancel(self, request: int) -> bool:
-        """Let nothing be moved for a request any more; tell whether that is certain by now."""
-        return self._end(request, cancelled=True)
-
-    def _end(self, request: int, cancelled: bool) -> bool:
-        with self._changed:
-            self._ended[request] = cancelled or self._ended.get(request, False)
-            if len(self._ended) > _REMEMBERED_REQUESTS:
-                del self._ended[next(iter(self._ended))]
-            for end, number in self._writing.items():
-                if number == request:
-                    sockets.shut(end)
-            return self._changed.wait_for(lambda: request not in self._writing.values(), _SETTLE_SECONDS)
-
-    def close(self) -> None:
-        """End its connections, and let go of the memory."""
-        with self._changed:
-            self._closed = True
-            for end in self._ends:
-                sockets.shut(end)
-            self._changed.wait_for(lambda: not self._ends, _SETTLE_SECONDS)
-        for segment in self.segments.values():
-            segment.close()
 
 
 class Bulk:
@@ -146,17 +44,25 @@ class Bulk:
         Address to listen at.
     port : int
         TCP port there; 0 for a free one.
+    vsock : bool
+        Whether to listen at AF_VSOCK too, which is the fastest way from Windows to WSL2.
     """
 
-    def __init__(self, host: str, port: int = 0) -> None:
+    def __init__(self, host: str, port: int = 0, *, vsock: bool = False) -> None:
         self._host = host
         self._port = port
+        self._vsock = vsock
         self._accounts: dict[int, Account] = {}
         self._listeners: list[socket.socket] = []
         self._threads: set[threading.Thread] = set()
         self._strangers = threading.Semaphore(_MAX_STRANGERS)
         self._stop = -1
         self.routes: list[list[object]] = []
+
+    @property
+    def port(self) -> int:
+        """The TCP port, once it is open."""
+        return int(self._listeners[0].getsockname()[1])
 
     def open(self, session: int, streams: bool) -> Account:
         """Open an account for a session, and the ports if it may have streams.
@@ -190,9 +96,27 @@ class Bulk:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         listener = socket.create_server((self._host, self._port), family=family, backlog=_MAX_STRANGERS)
         self._listeners.append(listener)
-        self.routes.append(["tcp", "", listener.getsockname()[1]])
+        self.routes.append(["tcp", "", self.port])
+        if self._vsock:
+            self._listen_at_vsock()
         self._stop = os.eventfd(0)
-        self._start(self._accept)
+        selector = selectors.DefaultSelector()
+        selector.register(self._stop, selectors.EVENT_READ)
+        for one in self._listeners:
+            one.setblocking(False)
+            selector.register(one, selectors.EVENT_READ)
+        self._start(partial(self._accept, selector))
+
+    def _listen_at_vsock(self) -> None:
+        listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        self._listeners.append(listener)
+        listener.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+        listener.listen(_MAX_STRANGERS)
+        port = listener.getsockname()[1]
+        machine = listening.vm_id()
+        if machine:
+            self.routes.append(["hyperv", machine, port])
+        self.routes.append(["vsock", str(listening.local_cid()), port])
 
     def close(self) -> None:
         """Close all accounts and ports."""
@@ -223,12 +147,8 @@ class Bulk:
             self._threads.discard(thread)
             raise
 
-    def _accept(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._stop, selectors.EVENT_READ)
-            for listener in self._listeners:
-                listener.setblocking(False)
-                selector.register(listener, selectors.EVENT_READ)
+    def _accept(self, selector: selectors.BaseSelector) -> None:
+        with selector:
             while True:
                 ready = [key.fileobj for key, _ in selector.select()]
                 if self._stop in ready:

@@ -17,8 +17,8 @@ from sklearn_wsl_gpu.errors import PoolError, RemoteProtocolError
 from sklearn_wsl_gpu.pool import Segment
 from sklearn_wsl_gpu.pool.layout import CLIENT, DATA_OFFSET, PAGE, WORKER, round_up
 from sklearn_wsl_gpu.protocol import messages as m
+from wsl_worker.account import Account
 from wsl_worker.background import Answer, Background, Errand, Lane
-from wsl_worker.bulk import Account
 from wsl_worker.clientfile import READING, WRITING, ClientFile, open_file
 
 _MAX_PLACES = 64

@@ -71,13 +71,15 @@ class Front:
         Decides about requests.
     pool_bytes : int
         Largest pool that a client may bring, in bytes.
+    bulk : Bulk
+        Serves the streams.
     """
 
-    def __init__(self, listen: str, secret: str, clients: list[str], fleet: Fleet, pool_bytes: int) -> None:
+    def __init__(self, listen: str, secret: str, clients: list[str], fleet: Fleet, pool_bytes: int, bulk: Bulk) -> None:
         self._fleet = fleet
         self._starts: dict[Scheduler, int] = {}
         self._pool_bytes = pool_bytes
-        self._bulk = Bulk(listen.partition("://")[2].rpartition(":")[0].strip("[]"))
+        self._bulk = bulk
         self._doors = Doors(self._bulk)
         self._sessions = Sessions()
         self._versions = versions()

@@ -117,7 +117,7 @@ def test_a_worker_somewhere_else_is_shown_and_stopped_by_its_endpoint(
     ("options", "words"),
     [
         (["--engine", "abacus"], "The engine abacus does not start: ConfigurationError: engine must be one of"),
-        (["--listen", "tcp://0.0.0.0:4711"], "the worker serves loopback addresses only"),
+        (["--listen", "tcp://example.org:4711"], "give tcp://ADDRESS:PORT, with an IP address"),
     ],
 )
 def test_a_worker_that_cannot_start_says_why_and_leaves_nothing(

@@ -227,12 +227,16 @@ def test_a_full_file_system_behind_the_pool_is_an_error_and_never_a_signal(tmp_p
         assert "pool_dir" in result.stderr
 
 
-def test_a_worker_listens_on_loopback_addresses_only(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "wsl_worker", "--keys", str(tmp_path / "keys"), "--listen", "tcp://0.0.0.0:5999"]
+@pytest.mark.parametrize(
+    "endpoint",
+    ["tcp://example.org:5999", "tcp://eth0:5999", "ipc:///tmp/x", "tcp://127.0.0.1", "tcp://:5999", "nonsense"],
+)
+def test_an_endpoint_that_is_no_address_is_refused_with_what_to_give(endpoint: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "wsl_worker", "--keys", str(tmp_path / "keys"), "--listen", endpoint]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert result.returncode == 2
-    assert "loopback" in result.stderr
+    assert "give tcp://ADDRESS:PORT" in result.stderr
 
 
 def _garbage() -> list[list[bytes]]:

@@ -35,6 +35,7 @@ from sklearn_wsl_gpu.testing import first_difference
 from tests.integration.tools import standalone_worker, until
 from tests.parity.cases import CLASSES, data_for, do, takes_labels
 from wsl_worker import doors
+from wsl_worker.bulk import Bulk
 from wsl_worker.fleet import Fleet
 from wsl_worker.front import Front
 from wsl_worker.scheduler import Scheduler
@@ -305,7 +306,7 @@ def front(tmp_path: Path) -> Iterator[Front]:
     """Run a worker's front in a thread of this process, with keys in `tmp_path`."""
     create_keys(tmp_path)
     fleet = Fleet(lambda device: Scheduler(Supervisor("cpu", device, 2**20)), ["cpu"])
-    front = Front("tcp://127.0.0.1:*", *read_worker_keys(tmp_path), fleet, 2**40)
+    front = Front("tcp://127.0.0.1:*", *read_worker_keys(tmp_path), fleet, 2**40, Bulk("127.0.0.1"))
     fleet.start()
     thread = threading.Thread(target=front.serve)
     thread.start()

@@ -25,7 +25,8 @@ from sklearn_wsl_gpu.errors import PoolSpaceError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Segment, memory
 from sklearn_wsl_gpu.pool.layout import CLIENT, DATA_OFFSET, PAGE, SPAN_HEADER_BYTES, Geometry, pack_span_header
 from tests.integration.tools import until
-from wsl_worker.bulk import Account, Bulk
+from wsl_worker.account import Account
+from wsl_worker.bulk import Bulk
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a worker runs on Linux")
 
