@@ -51,7 +51,8 @@ class OffloadSession:
         status : dict
             ``pool`` says how large the pool is, and why; ``slots`` is its map: a list of dicts, as
             `sklearn_wsl_gpu.pool.ledger.Slot` describes; ``pool_counters`` are leases and waits for room, as
-            `sklearn_wsl_gpu.pool.counters.describe` returns them.
+            `sklearn_wsl_gpu.pool.counters.describe` returns them; ``carriers`` are the ways of arrays to the worker, as
+            `sklearn_wsl_gpu.carriers.moving.Moving.describe` returns them.
 
         Raises
         ------
@@ -64,6 +65,7 @@ class OffloadSession:
             **{name: value for name, value in told.items() if name != "pools"},
             "queued_by_priority": describe_queue(told["queued_by_priority"]),
             "queue_waits": describe_waits(told["queue_waits"]),
+            "carriers": session.moving.describe(),
             "pool": pool.why,
             "pool_bytes": pool.pool_bytes,
             "pool_used_bytes": pool.used_bytes,

@@ -47,6 +47,8 @@ def record_remote(
     # A worker is started once: that is no cost of this call.
     crossing, whole = seconds["send"] + seconds["receive"], done.total_seconds - (ready - begin)
     measuring.note_remote(work, engine, whole, crossing, sent + reply.nbytes)
+    for report in frame.reports:
+        report.note_carriers(reply.ways)
     record(frame, done)
 
 

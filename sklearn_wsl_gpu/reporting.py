@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -94,6 +95,7 @@ class Report:
     def __init__(self) -> None:
         self._calls: deque[CallRecord] = deque(maxlen=_MAX_CALLS)
         self._totals: dict[Kind, _Total] = {}
+        self._carriers: dict[str, str] = {}
         self._lock = threading.Lock()
         _reports.add(self)
 
@@ -140,6 +142,18 @@ class Report:
             for phase, seconds in record.seconds.items():
                 total.seconds[phase] += seconds
 
+    @property
+    def carriers(self) -> dict[str, str]:
+        """Names of the carriers by which arrays went to workers and back, and why one was given up; else empty."""
+        with self._lock:
+            return dict(self._carriers)
+
+    def note_carriers(self, ways: Iterable[tuple[str, str]]) -> None:
+        """Take note of carriers, and why some of them were given up."""
+        with self._lock:
+            for name, words in ways:
+                self._carriers[name] = words or self._carriers.get(name, "")
+
     def _count(self, where: str) -> int:
         with self._lock:
             return sum(total.count for kind, total in self._totals.items() if kind.where == where)
@@ -152,7 +166,8 @@ class Report:
         data : dict
             ``offloaded`` and ``local``, the numbers of calls; and ``calls``, a list with a dict for each kind of
             call: ``estimator``, ``method``, ``where``, ``engine``, ``reason`` (None, or a dict of ``code`` and
-            ``words``), ``n`` (number of calls), ``seconds`` (dict by phase), ``bytes_sent``, ``bytes_received``.
+            ``words``), ``n`` (number of calls), ``seconds`` (dict by phase), ``bytes_sent``, ``bytes_received``; and
+            ``carriers``, as `carriers`.
         """
         with self._lock:
             totals = [replace(total, seconds=dict(total.seconds)) for total in self._totals.values()]
@@ -168,7 +183,7 @@ class Report:
             for total in totals
         ]
         number = {where: sum(call["n"] for call in calls if call["where"] == where) for where in ("worker", "local")}
-        return {"offloaded": number["worker"], "local": number["local"], "calls": calls}
+        return {"offloaded": number["worker"], "local": number["local"], "calls": calls, "carriers": self.carriers}
 
     def __str__(self) -> str:
         return as_text(self.to_dict())

@@ -62,7 +62,7 @@ class LoanInTheWay(Exception):
 class Reply:
     """A worker's answer: its body, the span that holds its arrays, its size in bytes, and what it cost.
 
-    Of a worker that answers with files, `files` are the arrays, and there is no span.
+    Of a worker that answers with files, `files` are the arrays, and there is no span. For `ways` see `Moving.ways`.
 
     The receiver releases the lease, or keeps it with `Pool.keep`.
     """
@@ -74,6 +74,7 @@ class Reply:
     send_seconds: float
     wait_seconds: float
     files: Sequence[Any] = ()
+    ways: Sequence[tuple[str, str]] = ()
 
 
 class Session:
@@ -213,7 +214,8 @@ class Session:
             entrust(leases, False)
             clean = True
             body, lease, nbytes, files = self._conclude(answer, raw, leases[-1] if leases else None, deadline)
-            reply = Reply(body, lease, self.pool, nbytes, sent - begin, time.perf_counter() - sent, files)
+            seconds = sent - begin, time.perf_counter() - sent
+            reply = Reply(body, lease, self.pool, nbytes, *seconds, files, self.moving.ways)
             if reply.lease is not None:
                 leases.remove(reply.lease)
             if inputs in leases and lending.wanted() and gathered.lends:

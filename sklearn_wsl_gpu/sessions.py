@@ -16,6 +16,8 @@ from sklearn_wsl_gpu.session import Session
 
 #: After a failure to reach a worker, calls fail at once with the same words for this long.
 _RETRY_SECONDS = 5.0
+#: Codes of refusals by a worker that is there.
+_ANSWERED = ("no-carrier", "pool-too-large")
 
 SessionKey = tuple[object, ...]
 
@@ -91,8 +93,9 @@ def _open(settings: Settings) -> Session:
         return Session(where, settings)
     except (WorkerStartError, VersionMismatch):
         raise
-    except WorkerUnavailable:
-        if not launch.discard(where):
+    except WorkerUnavailable as error:
+        # One that answers without there being a way for arrays may have other sessions, and another would be no better.
+        if error.code in _ANSWERED or not launch.discard(where):
             raise
     # It was the parent process's and is gone with it, or it is stopped: this process starts another.
     return Session(launch.address(settings), settings)

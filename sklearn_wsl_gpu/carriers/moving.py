@@ -145,14 +145,18 @@ class Moving:
             ``reason`` of the latter; and as far as they were measured, else None, ``round_trip`` of the least transfer
             in seconds, and bandwidths ``there`` and ``back`` in bytes per second.
         """
-        used = [shared.NAME] if self.is_shared else [carrier.name for carrier in self.carriers]
-        states = [(name, "in use", "") for name in used]
-        states += [(name, "demoted", words) for name, words in self.demoted.items()]
+        states = [(name, "demoted" if words else "in use", words) for name, words in self.ways]
         states += [(name, "refused", words) for name, words in self.refused.items()]
         return [
             {"name": name, "state": state, "reason": words, **calibration.describe(self.rates.get(name))}
             for name, state, words in states
         ]
+
+    @property
+    def ways(self) -> tuple[tuple[str, str], ...]:
+        """Name of each carrier that is or was in use, and why it no more is."""
+        used = [shared.NAME] if self.is_shared else [carrier.name for carrier in self.carriers]
+        return (*((name, "") for name in used), *self.demoted.items())
 
     def is_settled(self, request: int) -> bool:
         """Tell whether nothing may still be written to the pool for a request."""
