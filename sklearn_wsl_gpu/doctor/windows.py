@@ -1,0 +1,102 @@
+"""What is looked at on Windows only: its build, elevation, antivirus, and who may read the keys."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sklearn_wsl_gpu import config
+from sklearn_wsl_gpu.doctor.asking import ask
+from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, information, ok, warning
+from sklearn_wsl_gpu.keys import HOME
+
+#: Windows 10 21H2, the first whose WSL has GPUs (Microsoft, "Enable NVIDIA CUDA on WSL").
+_LEAST_BUILD = 19044
+_FIRST_BUILD_OF_11 = 22000
+#: Well-known security identifiers: Everyone, Authenticated Users, BUILTIN\Users.
+_ALL_USERS = ("S-1-1-0", "S-1-5-11", "S-1-5-32-545")
+
+
+def judge_build(build: int, bits: int) -> Finding:
+    """Decide on Windows and its Python: build, and bits of a pointer."""
+    evidence = f"Windows {11 if build >= _FIRST_BUILD_OF_11 else 10}, build {build}; Python of {bits} bit"
+    if build < _LEAST_BUILD:
+        return failed(evidence, f"Update Windows to build {_LEAST_BUILD} (10, 21H2) or later: WSL has no GPU before.")
+    if bits != 64:
+        return failed(evidence, "Install a 64-bit Python: there are no wheels for this one, and no room for a pool.")
+    return ok(evidence)
+
+
+def look_at_build(_: Circumstances) -> Finding:
+    system: Any = sys
+    return judge_build(system.getwindowsversion().build, struct.calcsize("P") * 8)
+
+
+def judge_elevation(is_elevated: bool) -> Finding:
+    """Decide on whether this process is an administrator's: those see other drives in WSL, and other files there."""
+    if is_elevated:
+        return warning(
+            "Python runs as administrator; WSL mounts the drives for administrators apart from those for others.",
+            "Run client and worker alike, best neither as administrator.",
+        )
+    return ok("Python does not run as administrator; nor does a worker that it starts.")
+
+
+def look_at_elevation(_: Circumstances) -> Finding:
+    library: Any = ctypes
+    return judge_elevation(bool(library.windll.shell32.IsUserAnAdmin()))
+
+
+def judge_antivirus(is_defender: bool, directory: str) -> Finding:
+    """Give the hint about scanners of files."""
+    name = "Microsoft Defender runs" if is_defender else "Microsoft Defender does not run; another scanner may"
+    return information(
+        f"{name}. Scanners read files that are opened or closed, through WSL's file server too.",
+        f"If files carry arrays and are slow, exclude {directory} (as administrator; nothing here changes settings).",
+    )
+
+
+def look_at_antivirus(circumstances: Circumstances) -> Finding:
+    directory = config.resolve(circumstances.arguments).pool_dir or tempfile.gettempdir()
+    state = ask(["sc.exe", "query", "WinDefend"], 10.0)  # the number of a state is the same in any language
+    return judge_antivirus(any(line.split(":")[-1].split()[:1] == ["4"] for line in state.out.splitlines()), directory)
+
+
+def judge_keys(directory: str, open_to: list[str]) -> Finding:
+    """Decide on who may read the keys: security identifiers of all users that have access, by file."""
+    if open_to:
+        return failed(
+            f"All users have access to {', '.join(open_to)}.",
+            f'Run: icacls "{directory}" /inheritance:r /grant:r "%USERNAME%":(OI)(CI)F',
+        )
+    return ok(f"Only their owner and administrators have access to the keys in {directory}.")
+
+
+def look_at_keys(circumstances: Circumstances) -> Finding:
+    directory = Path(config.resolve(circumstances.arguments).keys or HOME)
+    found = []
+    for path in directory.glob("*.json"):
+        # It names the files whose list has the identifier, each on a line.
+        asked = [ask(["icacls.exe", str(path), "/findsid", f"*{identifier}"], 5.0) for identifier in _ALL_USERS]
+        if any(path.name in answer.out for answer in asked):
+            found.append(str(path))
+    return judge_keys(str(directory), found)
+
+
+def judge_profile(home: str) -> Finding:
+    """Decide on the name of the user's directory."""
+    if not home.isascii():
+        return warning(
+            f"{home} is not ASCII: some libraries that others bring cannot open files there.",
+            "If a temporary file fails: set TEMP to a directory such as C:\\Temp.",
+        )
+    return ok(home)
+
+
+def look_at_profile(_: Circumstances) -> Finding:
+    return judge_profile(os.path.expanduser("~"))
