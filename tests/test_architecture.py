@@ -79,7 +79,7 @@ CLIENT = {
     "autoload": "enabling errors following importing",
     "running": "autoload errors keys reporting",
     "standing": "errors keys launch pool protocol sockets waiting",
-    "doctor": "carriers config context errors keys launch pool protocol sessions standing",
+    "doctor": "carriers config context errors keys launch paths pool protocol sessions standing windows",
     "cli": "doctor errors launch running standing tables",
     "__main__": "cli",
     "notebook": "context enabling errors",

@@ -95,6 +95,11 @@ def ask_probe(name: str, arguments: Mapping[str, Any], seconds: float) -> tuple[
     return facts, answer
 
 
+def tell(**facts: Any) -> None:
+    """Print facts, in a process that `ask_probe` has started."""
+    print(json.dumps(facts), flush=True)
+
+
 def describe(answer: Answer, seconds: float) -> str:
     """Return in words how a program ended that did not do what it should."""
     if answer.timed_out:

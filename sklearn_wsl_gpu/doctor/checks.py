@@ -119,7 +119,7 @@ class Check:
         Stable: programs may go by it.
     where : str
         Where it applies: ``"windows"``; ``"between"``, on the client's side of ``wsl.exe``; ``"linux"``, which is
-        WSL's side too; ``"wsl"``, only there; ``"client"``, wherever the client is.
+        WSL's side too; ``"wsl"``, only there; ``"client"``, wherever the client is; ``"both"``, on each side.
     severity : str
         See `Row`.
     seconds : float
@@ -208,7 +208,7 @@ def places(is_wsl: bool, is_between: bool, is_worker_side: bool) -> set[str]:
     is_worker_side : bool
         Whether a doctor on the other side asks.
     """
-    found = set() if is_worker_side else {"client"}
+    found = {"both"} if is_worker_side else {"both", "client"}
     if is_between and not is_worker_side:
         found.add("between")
     if os.name == "nt":

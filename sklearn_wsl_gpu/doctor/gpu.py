@@ -191,7 +191,7 @@ def look_at_gpus(circumstances: Circumstances) -> Finding:
 
 
 def judge_cuda(facts: Mapping[str, Any], answer: Answer, seconds: float) -> Finding:
-    """Decide on how CUDA started in a process of its own: see `probes.cuda`."""
+    """Decide on how CUDA started in a process of its own: see `cuda.start`."""
     if facts.get("kernel"):
         return ok(f"cuInit, 1 MiB of memory and a kernel, on {facts['devices']} GPUs; CUDA {facts['version']}")
     step = facts.get("step", "start")
@@ -224,7 +224,7 @@ def look_at_managed(circumstances: Circumstances) -> Finding:
 
 
 def judge_pinned(facts: Mapping[str, Any], answer: Answer, seconds: float) -> Finding:
-    """Decide on how much memory can be pinned, see `probes.pinned`."""
+    """Decide on how much memory can be pinned, see `cuda.pinned`."""
     pinned = int(facts.get("pinned_mib", 0))
     if not pinned:
         error = facts.get("error") or describe(answer, seconds)

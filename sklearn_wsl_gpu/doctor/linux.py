@@ -1,4 +1,4 @@
-"""The worker's side, but for its GPU: kernel, interpreter, memory, network."""
+"""The worker's side, but for its GPU: kernel, interpreter, network."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ import struct
 import sys
 from collections.abc import Collection, Sequence
 
-from sklearn_wsl_gpu import config
 from sklearn_wsl_gpu.doctor.asking import Answer, ask, describe, read
 from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, information, ok, warning
 from sklearn_wsl_gpu.doctor.filesystems import FOREIGN, Mount, mount_of
-from sklearn_wsl_gpu.pool import machine, sizing
 
 #: Python that the supported release of cuML is made for (NVIDIA, "RAPIDS Platform Support", 26.10).
 _CUML_PYTHON = ((3, 11), (3, 14))
 _CUML_GLIBC = (2, 28)
 #: Linux whose processes can be watched for their end (pidfd_open(2)): a worker ends with its client by that.
 _LEAST_KERNEL = (5, 3)
-_LITTLE_BYTES = 4 * 2**30
 
 
 def signs_of_wsl() -> list[str]:
@@ -131,48 +128,6 @@ def judge_environment(interpreter: str, answer: Answer) -> Finding:
 def look_at_environment(_: Circumstances) -> Finding:
     bare = {**_BARE, "HOME": os.path.expanduser("~")}
     return judge_environment(sys.executable, ask([sys.executable, "-P", "-c", _IMPORTS], _BARE_SECONDS, bare))
-
-
-def judge_memory(bounds: Sequence[sizing.Bound], choice: sizing.Choice, swap_bytes: int, shm_bytes: int) -> Finding:
-    """Decide on the memory that there is for a pool and for what is computed with it.
-
-    Parameters
-    ----------
-    bounds : sequence of Bound
-        What a pool has to fit in.
-    choice : Choice
-        Of a pool's slots.
-    swap_bytes, shm_bytes : int
-        Bytes of swap, and of /dev/shm.
-    """
-    free = "; ".join(f"{_gib(bound.room)} free of {_gib(bound.size)} of {bound.what}" for bound in bounds)
-    evidence = (
-        f"A pool has {_gib(choice.geometry.pool_bytes)} ({choice.why}). {free}; swap {_gib(swap_bytes)}; "
-        f"/dev/shm {_gib(shm_bytes)}."
-    )
-    room = min((bound.room for bound in bounds), default=None)
-    give = "Close programs, or give WSL more: memory= in .wslconfig on Windows, then wsl --shutdown."
-    if room is not None and choice.geometry.pool_bytes > room:
-        return warning(f"{evidence} The pool does not fit in what is free.", f"Make slot_bytes smaller. {give}")
-    if room is not None and room < _LITTLE_BYTES:
-        return warning(f"{evidence} Arrays of gigabytes will not fit.", give)
-    return ok(evidence)
-
-
-def look_at_memory(circumstances: Circumstances) -> Finding:
-    settings = config.resolve(circumstances.arguments)
-    swap = re.search(r"^SwapTotal: +([0-9]+) kB$", read("/proc/meminfo"), re.MULTILINE)
-    shm = os.statvfs("/dev/shm") if os.path.isdir("/dev/shm") else None
-    return judge_memory(
-        machine.bounds(settings.pool_dir),
-        settings.pool_size(),
-        int(swap[1]) * 1024 if swap else 0,
-        shm.f_frsize * shm.f_blocks if shm else 0,
-    )
-
-
-def _gib(nbytes: float) -> str:
-    return f"{nbytes / 2**30:.1f} GiB"
 
 
 def judge_network(mode: str, addresses: str) -> Finding:

@@ -134,10 +134,34 @@ def look_at_fit(circumstances: Circumstances) -> Finding:
     return judge_fit(facts, answer, FIT_SECONDS)
 
 
+def judge_challenge(facts: Mapping[str, Any]) -> Finding:
+    """Decide on whether what one side writes is what the other reads, by what `probes.reach` told."""
+    refused = "".join(f" Not used: {name}: {words}" for name, words in facts.get("refused", {}).items())
+    if facts.get("shared"):
+        return ok(f"shared: each side has read what the other wrote into one memory.{refused}")
+    moved = facts.get("moved", {})
+    changed = [name for name, (is_same, *_) in moved.items() if not is_same]
+    if changed or not moved:
+        words = f"{', '.join(changed)}: other bytes came back." if changed else "No carrier was tried."
+        return failed(f"{words}{refused}", "Name another one with SKLEARN_WSL_GPU_CARRIER, and please report this.")
+    return ok(f"{', '.join(moved)}: there and back unchanged, and again at the same place.{refused}")
+
+
 def look_at_challenge(circumstances: Circumstances) -> Finding:
-    return ok("shared: each side has read what the other wrote into one memory.")
+    return judge_challenge(circumstances.noted["reach"])
+
+
+def judge_bandwidth(facts: Mapping[str, Any]) -> Finding:
+    """Tell how fast the carriers are, by what `probes.reach` told."""
+    trip = f"a question and its answer take {facts['trip_seconds'] * 1e3:.2f} ms"
+    if facts.get("shared"):
+        return information(f"shared: nothing is moved, both sides map one memory; {trip}.")
+    told = [
+        f"{name}: {there / 1e9:.2f} GB/s there, {back / 1e9:.2f} GB/s back"
+        for name, (_, there, back) in facts.get("moved", {}).items()
+    ]
+    return information(f"{'; '.join(told)}; {trip}. The first is used.")
 
 
 def look_at_bandwidth(circumstances: Circumstances) -> Finding:
-    trip = circumstances.noted["reach"]["trip_seconds"]
-    return information(f"shared: nothing is moved, both sides map one memory; round trip {trip * 1e3:.2f} ms.")
+    return judge_bandwidth(circumstances.noted["reach"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sklearn_wsl_gpu.doctor import between, filesystems, gpu, linux, own, packages, reach, windows
+from sklearn_wsl_gpu.doctor import between, filesystems, gpu, linux, memory, own, packages, reach, windows
 from sklearn_wsl_gpu.doctor.checks import Check
 
 _SHUTDOWN = "On Windows: wsl --shutdown, then try again."
@@ -16,6 +16,7 @@ BEFORE = (
     Check("profile", "windows", "warning", 10, windows.look_at_profile, _AGAIN),
     Check("elevation", "windows", "warning", 10, windows.look_at_elevation, _AGAIN),
     Check("antivirus", "windows", "information", 20, windows.look_at_antivirus, _AGAIN),
+    Check("pool-directory", "windows", "warning", 10, windows.look_at_directory, "Unset pool_dir."),
     Check("key-access", "windows", "fatal", 60, windows.look_at_keys, "Name another directory with --keys."),
     Check("wsl-settings", "between", "warning", 10, between.look_at_settings, _AGAIN),
     Check("wsl-version", "between", "fatal", 30, between.look_at_version, "Run wsl --install --no-distribution."),
@@ -34,7 +35,7 @@ CHECKS = (
     Check("network", "wsl", "warning", 20, linux.look_at_network, _SHUTDOWN),
     Check("python", "linux", "warning", 10, linux.look_at_python, _AGAIN),
     Check("environment", "linux", "warning", 70, linux.look_at_environment, _AGAIN),
-    Check("memory", "linux", "warning", 10, linux.look_at_memory, "Set pool_dir to a memory file system, or unset it."),
+    Check("memory", "both", "warning", 10, memory.look_at_memory, "Make slot_bytes or slots smaller."),
     Check("pool-file-system", "linux", "fatal", 10, filesystems.look_at_pool, "Unset pool_dir."),
     Check("drives", "wsl", "warning", 30, filesystems.look_at_drives, _SHUTDOWN),
     Check("wslg", "wsl", "information", 10, linux.look_at_wslg, _AGAIN),
@@ -53,5 +54,5 @@ CHECKS = (
     Check("model-versions", "client", "fatal", 10, reach.look_at_models, "sklearn-wsl-gpu setup", ("reach",)),
     Check("challenge", "client", "fatal", 10, reach.look_at_challenge, "See the rows above.", ("reach",)),
     Check("bandwidth", "client", "information", 10, reach.look_at_bandwidth, "See the rows above.", ("reach",)),
-    Check("leftovers", "linux", "information", 30, own.look_at_leftovers, "Look into the directory of keys."),
+    Check("leftovers", "both", "information", 30, own.look_at_leftovers, "Look into the directory of keys."),
 )

@@ -1,19 +1,23 @@
-"""What is looked at on Windows only: its build, elevation, antivirus, and who may read the keys."""
+"""What is looked at on Windows only: its build, elevation, antivirus, where pools lie, and who may read the keys."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import struct
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sklearn_wsl_gpu import config
+from sklearn_wsl_gpu import config, paths
+from sklearn_wsl_gpu import windows as system
 from sklearn_wsl_gpu.doctor.asking import ask
 from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, information, ok, warning
 from sklearn_wsl_gpu.keys import HOME
+from sklearn_wsl_gpu.pool import memory
 
 #: Windows 10 21H2, the first whose WSL has GPUs (Microsoft, "Enable NVIDIA CUDA on WSL").
 _LEAST_BUILD = 19044
@@ -33,8 +37,8 @@ def judge_build(build: int, bits: int) -> Finding:
 
 
 def look_at_build(_: Circumstances) -> Finding:
-    system: Any = sys
-    return judge_build(system.getwindowsversion().build, struct.calcsize("P") * 8)
+    python: Any = sys
+    return judge_build(python.getwindowsversion().build, struct.calcsize("P") * 8)
 
 
 def judge_elevation(is_elevated: bool) -> Finding:
@@ -50,6 +54,31 @@ def judge_elevation(is_elevated: bool) -> Finding:
 def look_at_elevation(_: Circumstances) -> Finding:
     library: Any = ctypes
     return judge_elevation(bool(library.windll.shell32.IsUserAnAdmin()))
+
+
+def judge_directory(path: str, facts: tuple[int, int] | None, synchronized: Sequence[str], free: int) -> Finding:
+    """Decide on where pools lie.
+
+    Parameters
+    ----------
+    path : str
+    facts : tuple of int or None
+        Kind of its drive, and its attributes; None where Windows does not tell.
+    synchronized : sequence of str
+        Directories that are kept the same elsewhere.
+    free : int
+        Bytes that are free there.
+    """
+    why = f"Windows does not tell about {path}." if facts is None else paths.why_no_pool(path, *facts, synchronized)
+    if why is not None:
+        return warning(why, "Set pool_dir (SKLEARN_WSL_GPU_POOL_DIR) to a directory on a local NTFS drive.")
+    return ok(f"{path}, on a local drive with {free / 2**30:.1f} GiB free")
+
+
+def look_at_directory(circumstances: Circumstances) -> Finding:
+    path = memory.directory_of(config.resolve(circumstances.arguments).pool_dir) or tempfile.gettempdir()
+    synchronized = [value for name, value in os.environ.items() if name.upper().startswith("ONEDRIVE")]
+    return judge_directory(path, system.volume(path), synchronized, shutil.disk_usage(path).free)
 
 
 def judge_antivirus(is_defender: bool, directory: str) -> Finding:

@@ -134,6 +134,16 @@ def test_builds_of_windows(build: int, bits: int, result: str) -> None:
     assert windows.judge_build(build, bits).result == result
 
 
+def test_a_pool_lives_on_a_local_drive_only() -> None:
+    home = r"C:\Users\ada\AppData\Local"
+
+    assert windows.judge_directory(home, (3, 0x10), [r"C:\Users\ada\OneDrive"], 2**34).result == "ok"
+    for path, facts in ((home, (4, 0x10)), (home, (3, 0x810)), (home, None), (r"C:\Users\ada\OneDrive\x", (3, 0x10))):
+        finding = windows.judge_directory(path, facts, [r"C:\Users\ada\OneDrive"], 2**34)
+        assert finding.result == "warning"
+        assert path in finding.evidence
+
+
 def test_what_else_is_looked_at_on_windows() -> None:
     assert windows.judge_elevation(False).result == "ok"
     assert windows.judge_elevation(True).result == "warning"
@@ -146,7 +156,11 @@ def test_what_else_is_looked_at_on_windows() -> None:
 
 
 def _rows(text: str) -> dict[str, dict[str, Any]]:
-    return {row["name"]: row for row in json.loads(text)["checks"]}
+    # Of a name on both sides, the other side's comes first, as `setdefault` keeps it.
+    found: dict[str, dict[str, Any]] = {}
+    for row in json.loads(text)["checks"]:
+        found.setdefault(row["name"], row)
+    return found
 
 
 def test_from_the_other_side_of_wsl_both_sides_are_in_one_table(machine: Machine) -> None:

@@ -84,14 +84,14 @@ def test_names_are_unique_and_what_is_needed_comes_before() -> None:
     for check in [*BEFORE, *CHECKS]:
         assert set(check.needs) <= set(names), check.name
         assert check.remedy
-        assert check.where in {"windows", "between", "linux", "wsl", "client"}
+        assert check.where in {"windows", "between", "linux", "wsl", "client", "both"}
         assert check.severity in {"fatal", "warning", "information"}
         names.append(check.name)
     assert len(set(names)) == len(names)
 
 
 def test_where_checks_apply() -> None:
-    assert checks.places(is_wsl=False, is_between=False, is_worker_side=False) == {"client", "linux"}
-    assert checks.places(is_wsl=True, is_between=False, is_worker_side=False) == {"client", "linux", "wsl"}
-    assert checks.places(is_wsl=True, is_between=True, is_worker_side=True) == {"linux", "wsl"}
-    assert checks.places(is_wsl=False, is_between=True, is_worker_side=False) == {"client", "between"}
+    assert checks.places(is_wsl=False, is_between=False, is_worker_side=False) == {"both", "client", "linux"}
+    assert checks.places(is_wsl=True, is_between=False, is_worker_side=False) == {"both", "client", "linux", "wsl"}
+    assert checks.places(is_wsl=True, is_between=True, is_worker_side=True) == {"both", "linux", "wsl"}
+    assert checks.places(is_wsl=False, is_between=True, is_worker_side=False) == {"both", "client", "between"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sklearn_wsl_gpu.doctor import filesystems, linux
+from sklearn_wsl_gpu.doctor import filesystems, linux, memory
 from sklearn_wsl_gpu.doctor.asking import Answer
 from sklearn_wsl_gpu.doctor.filesystems import Mount
 from sklearn_wsl_gpu.pool import sizing
@@ -82,14 +82,15 @@ def test_an_interpreter_that_needs_a_login_shell_is_warned_of() -> None:
     assert linux.judge_environment("/venv/bin/python", Answer(0, "1.9.1\n", "")).result == "ok"
 
 
-def _memory(free: float, swap: int = 0) -> linux.Finding:
+def _memory(free: float) -> memory.Finding:
     bounds = [sizing.Bound("memory", 16 * _GIB, int(free * _GIB))]
-    return linux.judge_memory(bounds, sizing.choose([], (4, 4, 8), 2**28), swap, 8 * _GIB)
+    return memory.judge_memory(bounds, sizing.choose([], (4, 4, 8), 2**28), {"swap": 2 * _GIB})
 
 
 def test_memory_is_compared_with_the_pool() -> None:
     assert _memory(12).result == "ok"
     assert "16 slots of 256 MiB" in _memory(12).evidence
+    assert "swap 2.0 GiB" in _memory(12).evidence
     assert "does not fit" in _memory(3).evidence
     assert _memory(3).result == "warning"
     assert ".wslconfig" in _memory(3).remedy
@@ -98,7 +99,7 @@ def test_memory_is_compared_with_the_pool() -> None:
 def test_little_memory_is_warned_of_even_if_a_pool_fits() -> None:
     bounds = [sizing.Bound("memory", 2 * _GIB, _GIB)]
 
-    assert linux.judge_memory(bounds, sizing.choose(bounds, (4, 4, 8), None), 0, 0).result == "warning"
+    assert memory.judge_memory(bounds, sizing.choose(bounds, (4, 4, 8), None), {}).result == "warning"
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.carriers import file_reply
-from sklearn_wsl_gpu.doctor import own, reach
+from sklearn_wsl_gpu.carriers.base import Carrier
+from sklearn_wsl_gpu.doctor import own, probes, reach
 from sklearn_wsl_gpu.doctor.asking import Answer
+from sklearn_wsl_gpu.pool import Pool
+from sklearn_wsl_gpu.pool.layout import Geometry
+from sklearn_wsl_gpu.pool.segment import Segment
 
 _NONE = Answer(0, "", "")
 _OPEN = {"endpoint": "tcp://127.0.0.1:5555", "open_seconds": 1.0, "engines": ["cpu"], "trip_seconds": 0.001}
@@ -107,3 +113,66 @@ def test_a_directory_for_replies_is_abandoned_only_if_nobody_holds_it(tmp_path: 
 
     assert file_reply.abandoned(tmp_path) == [left]
     held.close()
+
+
+_STREAM = {"stream (tcp)": [True, 1.2e9, 0.9e9]}
+
+
+@pytest.mark.parametrize(
+    ("facts", "result", "words"),
+    [
+        ({"shared": True, "moved": {}}, "ok", "one memory"),
+        ({"moved": _STREAM, "refused": {"shared": "Another kernel."}}, "ok", "Not used: shared: Another kernel."),
+        ({"moved": {**_STREAM, "file": [False, 1.0, 1.0]}}, "failed", "file: other bytes came back."),
+        ({"moved": {}, "refused": {"file": "EIO"}}, "failed", "Not used: file: EIO"),
+    ],
+)
+def test_carriers_bring_back_what_they_brought_there(facts: dict[str, Any], result: str, words: str) -> None:
+    finding = reach.judge_challenge(facts)
+
+    assert finding.result == result
+    assert words in finding.evidence
+
+
+def test_bandwidth_is_told_of_each_carrier_and_direction() -> None:
+    evidence = reach.judge_bandwidth({"trip_seconds": 0.001, "moved": _STREAM}).evidence
+
+    assert "stream (tcp): 1.20 GB/s there, 0.90 GB/s back" in evidence
+    assert "nothing is moved" in reach.judge_bandwidth({"trip_seconds": 0.001, "shared": True}).evidence
+
+
+class _Far(Carrier):
+    """A carrier to a memory that it has itself; `forgets` makes it lie: what it has once told it tells again."""
+
+    needs_segment = False
+
+    def __init__(self, name: str, forgets: bool) -> None:
+        self.name = name
+        self._forgets = forgets
+        self._bytes = b""
+
+    def there(
+        self, request: int, ref: SpanRef, offset: int, pieces: Sequence[memoryview], deadline: float | None
+    ) -> None:
+        if not self._bytes or not self._forgets:
+            self._bytes = b"".join(pieces)
+
+    def back(self, request: int, ref: SpanRef, window: memoryview, deadline: float | None) -> None:
+        window[:] = self._bytes
+
+    def admit(self, number: int, segment: Segment) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        raise AssertionError
+
+
+def test_a_carrier_that_tells_again_what_it_told_before_is_found_out() -> None:
+    pool = Pool(Geometry(2**20, 1, 1, 0), None, 0, "a test")
+    try:
+        moved = probes.measure(pool, [_Far("honest", False), _Far("stale", True)])
+    finally:
+        pool.close()
+
+    assert {name: facts[0] for name, facts in moved.items()} == {"honest": True, "stale": False}
+    assert reach.judge_challenge({"moved": moved}).result == "failed"
