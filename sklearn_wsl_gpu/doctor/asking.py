@@ -74,7 +74,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.kill()
 
 
-def ask_probe(name: str, arguments: Mapping[str, Any], seconds: float) -> tuple[dict[str, Any], Answer]:
+def ask_probe(
+    name: str, arguments: Mapping[str, Any], seconds: float, environment: Mapping[str, str] | None = None
+) -> tuple[dict[str, Any], Answer]:
     """Run one of the functions of `sklearn_wsl_gpu.doctor.probes` in a process of its own.
 
     Returns
@@ -85,7 +87,7 @@ def ask_probe(name: str, arguments: Mapping[str, Any], seconds: float) -> tuple[
         How it ended.
     """
     command = [sys.executable, "-P", "-m", "sklearn_wsl_gpu.doctor.probes", name, json.dumps(arguments)]
-    answer = ask(command, seconds)
+    answer = ask(command, seconds, environment)
     facts: dict[str, Any] = {}
     for line in answer.out.splitlines():
         with contextlib.suppress(ValueError):

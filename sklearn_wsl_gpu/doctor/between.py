@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import json
 import re
@@ -10,7 +9,6 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from sklearn_wsl_gpu import config
@@ -108,38 +106,6 @@ def look_at_interpreter(circumstances: Circumstances) -> Finding:
     python = wsl.interpreter(circumstances.noted["distribution"], settings.interpreter)
     circumstances.noted["interpreter"] = python
     return ok(python)
-
-
-def judge_settings(text: str, is_there: bool) -> Finding:
-    """Decide on ``.wslconfig``.
-
-    References
-    ----------
-    Microsoft, "Advanced settings configuration in WSL".
-    """
-    parser = configparser.ConfigParser(strict=False, interpolation=None, inline_comment_prefixes=("#",))
-    try:
-        parser.read_string(text)
-    except configparser.Error as error:
-        return warning(f".wslconfig cannot be read: {error.message}", "Correct that line; WSL ignores it as it is.")
-    keys = {f"{section}.{name}".lower(): value.strip() for section in parser for name, value in parser[section].items()}
-    told = ", ".join(f"{name}={value}" for name, value in sorted(keys.items())) or "nothing"
-    evidence = f".wslconfig sets {told}." if is_there else "There is no .wslconfig: all is as WSL has it."
-    mode = keys.get("wsl2.networkingmode", "nat").lower()
-    if mode == "nat" and keys.get("wsl2.localhostforwarding", "true").lower() == "false":
-        return warning(evidence, "Remove localhostForwarding=false: Windows cannot reach the worker by 127.0.0.1.")
-    if keys.get("wsl2.kernel"):
-        return warning(evidence, "If something of the GPU fails, remove kernel=, then run wsl --shutdown.")
-    idle = keys.get("general.instanceidletimeout", "15000"), keys.get("wsl2.vmidletimeout", "60000")
-    kept = [number.startswith("-") for number in idle]
-    words = "never stops" if all(kept) else f"stops when idle ({idle[0]} and {idle[1]} ms)"
-    return ok(f"{evidence} A distribution without programs from Windows {words}; a worker's wsl.exe is one.")
-
-
-def look_at_settings(_: Circumstances) -> Finding:
-    path = Path.home() / ".wslconfig"
-    is_there = path.exists()
-    return judge_settings(path.read_text("utf-8-sig", "replace") if is_there else "", is_there)
 
 
 def judge_clock(skew: float) -> Finding:

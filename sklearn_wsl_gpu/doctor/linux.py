@@ -9,7 +9,7 @@ import struct
 import sys
 from collections.abc import Collection, Sequence
 
-from sklearn_wsl_gpu.doctor.asking import Answer, ask, describe, read
+from sklearn_wsl_gpu.doctor.asking import Answer, ask, ask_probe, describe, read
 from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, information, ok, warning
 from sklearn_wsl_gpu.doctor.filesystems import FOREIGN, Mount, mount_of
 
@@ -114,20 +114,36 @@ _BARE_SECONDS = 60.0
 _IMPORTS = "import sklearn, zmq, msgpack, sklearn_wsl_gpu, wsl_worker; print(sklearn.__version__)"
 
 
-def judge_environment(interpreter: str, answer: Answer) -> Finding:
-    """Decide on what an interpreter did that was started without a login shell."""
+def judge_environment(interpreter: str, answer: Answer, has_cuda: bool, has_cuda_bare: bool) -> Finding:
+    """Decide on what an interpreter did that was started without a login shell.
+
+    Parameters
+    ----------
+    interpreter : str
+    answer : Answer
+        How importing all that a worker needs ended.
+    has_cuda, has_cuda_bare : bool
+        Whether ``libcuda.so.1`` is found as this process was started, and without a login shell.
+    """
     if answer.code or answer.timed_out:
         return warning(
             f"{interpreter} without a login shell: {describe(answer, _BARE_SECONDS)}",
             "Install the package where a bare interpreter finds it: a virtual environment, no PYTHONPATH or "
             "LD_LIBRARY_PATH set by ~/.bashrc.",
         )
+    if has_cuda and not has_cuda_bare:
+        return warning(
+            f"{interpreter} finds libcuda.so.1 only with LD_LIBRARY_PATH, which a worker from Windows does not get.",
+            "Run: echo /usr/lib/wsl/lib | sudo tee /etc/ld.so.conf.d/wsl.conf && sudo ldconfig",
+        )
     return ok(f"{interpreter} finds all it needs without a login shell; scikit-learn {answer.words}")
 
 
 def look_at_environment(_: Circumstances) -> Finding:
     bare = {**_BARE, "HOME": os.path.expanduser("~")}
-    return judge_environment(sys.executable, ask([sys.executable, "-P", "-c", _IMPORTS], _BARE_SECONDS, bare))
+    answer = ask([sys.executable, "-P", "-c", _IMPORTS], _BARE_SECONDS, bare)
+    found = [bool(ask_probe("library", {}, 10.0, given)[0].get("loaded")) for given in (None, bare)]
+    return judge_environment(sys.executable, answer, *found)
 
 
 def judge_network(mode: str, addresses: str) -> Finding:

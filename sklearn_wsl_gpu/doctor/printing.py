@@ -47,16 +47,21 @@ def masked(row: Row, names: Sequence[str]) -> Row:
     return row._replace(evidence=mask(row.evidence, names), remedy=mask(row.remedy, names))
 
 
+def _plain(text: str) -> str:
+    """Return a text without what would steer a terminal: programs were asked, and print what they like."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def as_lines(row: Row, width: int) -> str:
     """Return a row as it is shown to people, on lines of at most so many characters where words allow it."""
     head = f"{_LABELS.get(row.result, row.result):8} {row.name:17} {row.side:8}"
     indent = " " * len(head)
     wrapper = textwrap.TextWrapper(max(width, len(head) + 40), break_long_words=False, break_on_hyphens=False)
     wrapper.initial_indent, wrapper.subsequent_indent = head, indent
-    lines = wrapper.wrap(row.evidence) or [head.rstrip()]
+    lines = wrapper.wrap(_plain(row.evidence)) or [head.rstrip()]
     if row.remedy:
         wrapper.initial_indent, wrapper.subsequent_indent = f"{indent}> ", f"{indent}  "
-        lines += wrapper.wrap(row.remedy)
+        lines += wrapper.wrap(_plain(row.remedy))
     return "\n".join(lines)
 
 

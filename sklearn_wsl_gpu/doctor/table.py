@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sklearn_wsl_gpu.doctor import between, filesystems, gpu, linux, memory, own, packages, reach, windows
+from sklearn_wsl_gpu.doctor import between, filesystems, gpu, linux, memory, own, packages, reach, surroundings, windows
 from sklearn_wsl_gpu.doctor.checks import Check
 
 _SHUTDOWN = "On Windows: wsl --shutdown, then try again."
@@ -13,12 +13,12 @@ _GPU = "An idle machine answers at once: restart it (on Windows: wsl --shutdown)
 #: On the client's side, before what is looked at in the distribution.
 BEFORE = (
     Check("windows-build", "windows", "fatal", 10, windows.look_at_build, _AGAIN),
-    Check("profile", "windows", "warning", 10, windows.look_at_profile, _AGAIN),
+    Check("profile", "between", "warning", 10, surroundings.look_at_profile, _AGAIN),
     Check("elevation", "windows", "warning", 10, windows.look_at_elevation, _AGAIN),
-    Check("antivirus", "windows", "information", 20, windows.look_at_antivirus, _AGAIN),
+    Check("antivirus", "between", "information", 20, surroundings.look_at_antivirus, _AGAIN),
     Check("pool-directory", "windows", "warning", 10, windows.look_at_directory, "Unset pool_dir."),
     Check("key-access", "windows", "fatal", 60, windows.look_at_keys, "Name another directory with --keys."),
-    Check("wsl-settings", "between", "warning", 10, between.look_at_settings, _AGAIN),
+    Check("wsl-settings", "between", "warning", 10, surroundings.look_at_settings, _AGAIN),
     Check("wsl-version", "between", "fatal", 30, between.look_at_version, "Run wsl --install --no-distribution."),
     Check("distribution", "between", "fatal", 70, between.look_at_distribution, _LIST, ("wsl-version",)),
     Check("wsl-start", "between", "fatal", 70, between.look_at_start, _SHUTDOWN, ("distribution",)),
@@ -34,7 +34,7 @@ CHECKS = (
     Check("kernel", "linux", "fatal", 10, linux.look_at_kernel, _AGAIN),
     Check("network", "wsl", "warning", 20, linux.look_at_network, _SHUTDOWN),
     Check("python", "linux", "warning", 10, linux.look_at_python, _AGAIN),
-    Check("environment", "linux", "warning", 70, linux.look_at_environment, _AGAIN),
+    Check("environment", "linux", "warning", 90, linux.look_at_environment, _AGAIN),
     Check("memory", "both", "warning", 10, memory.look_at_memory, "Make slot_bytes or slots smaller."),
     Check("pool-file-system", "linux", "fatal", 10, filesystems.look_at_pool, "Unset pool_dir."),
     Check("drives", "wsl", "warning", 30, filesystems.look_at_drives, _SHUTDOWN),

@@ -1,4 +1,4 @@
-"""What is looked at on Windows only: its build, elevation, antivirus, where pools lie, and who may read the keys."""
+"""What is looked at on Windows only: its build, elevation, where pools lie, and who may read the keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from sklearn_wsl_gpu import config, paths
 from sklearn_wsl_gpu import windows as system
 from sklearn_wsl_gpu.doctor.asking import ask
-from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, information, ok, warning
+from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, ok, warning
 from sklearn_wsl_gpu.keys import HOME
 from sklearn_wsl_gpu.pool import memory
 
@@ -81,21 +81,6 @@ def look_at_directory(circumstances: Circumstances) -> Finding:
     return judge_directory(path, system.volume(path), synchronized, shutil.disk_usage(path).free)
 
 
-def judge_antivirus(is_defender: bool, directory: str) -> Finding:
-    """Give the hint about scanners of files."""
-    name = "Microsoft Defender runs" if is_defender else "Microsoft Defender does not run; another scanner may"
-    return information(
-        f"{name}. Scanners read files that are opened or closed, through WSL's file server too.",
-        f"If files carry arrays and are slow, exclude {directory} (as administrator; nothing here changes settings).",
-    )
-
-
-def look_at_antivirus(circumstances: Circumstances) -> Finding:
-    directory = config.resolve(circumstances.arguments).pool_dir or tempfile.gettempdir()
-    state = ask(["sc.exe", "query", "WinDefend"], 10.0)  # the number of a state is the same in any language
-    return judge_antivirus(any(line.split(":")[-1].split()[:1] == ["4"] for line in state.out.splitlines()), directory)
-
-
 def judge_keys(directory: str, open_to: list[str]) -> Finding:
     """Decide on who may read the keys: security identifiers of all users that have access, by file."""
     if open_to:
@@ -115,17 +100,3 @@ def look_at_keys(circumstances: Circumstances) -> Finding:
         if any(path.name in answer.out for answer in asked):
             found.append(str(path))
     return judge_keys(str(directory), found)
-
-
-def judge_profile(home: str) -> Finding:
-    """Decide on the name of the user's directory."""
-    if not home.isascii():
-        return warning(
-            f"{home} is not ASCII: some libraries that others bring cannot open files there.",
-            "If a temporary file fails: set TEMP to a directory such as C:\\Temp.",
-        )
-    return ok(home)
-
-
-def look_at_profile(_: Circumstances) -> Finding:
-    return judge_profile(os.path.expanduser("~"))

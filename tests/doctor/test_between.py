@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sklearn_wsl_gpu.doctor import between, windows
+from sklearn_wsl_gpu.doctor import between, surroundings, windows
 from sklearn_wsl_gpu.launch.wsl import Completed, Distribution
 from tests.doctor.conftest import beside, run_doctor, write_version
 from tests.launch.fake_wsl import Machine
@@ -75,7 +75,7 @@ def test_why_the_virtual_machine_does_not_start(done: Completed, result: str, wo
     ],
 )
 def test_settings_of_wsl(text: str, result: str, words: str) -> None:
-    finding = between.judge_settings(text, bool(text))
+    finding = surroundings.judge_settings(text, bool(text))
 
     assert finding.result == result
     assert words in finding.evidence
@@ -147,12 +147,12 @@ def test_a_pool_lives_on_a_local_drive_only() -> None:
 def test_what_else_is_looked_at_on_windows() -> None:
     assert windows.judge_elevation(False).result == "ok"
     assert windows.judge_elevation(True).result == "warning"
-    assert windows.judge_profile(r"C:\Users\ada").result == "ok"
-    assert windows.judge_profile(r"C:\Users\Zoë").result == "warning"
+    assert surroundings.judge_profile(r"C:\Users\ada").result == "ok"
+    assert surroundings.judge_profile(r"C:\Users\Zoë").result == "warning"
     assert windows.judge_keys("keys", []).result == "ok"
     assert windows.judge_keys("keys", ["client.json"]).result == "failed"
-    assert "Defender runs" in windows.judge_antivirus(True, "C:\\pool").evidence
-    assert "another scanner" in windows.judge_antivirus(False, "C:\\pool").evidence
+    assert "Defender runs" in surroundings.judge_antivirus(True, "C:\\pool").evidence
+    assert "another scanner" in surroundings.judge_antivirus(False, "C:\\pool").evidence
 
 
 def _rows(text: str) -> dict[str, dict[str, Any]]:

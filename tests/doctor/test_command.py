@@ -46,15 +46,17 @@ def test_on_linux_without_a_gpu_nothing_fails_and_a_call_goes_there_and_back() -
 def test_the_table_has_remedies_but_no_names_of_users_and_the_exit_code_says_that_a_check_failed(
     tmp_path: Path,
 ) -> None:
-    home = tmp_path / "home" / "lovelace"
+    home = tmp_path / "home" / "lovelace" / "Schlüssel"
     create_keys(home / "keys")
     (home / "keys" / "client.json").chmod(0o644)
-    ran = run_doctor("--mask", "--keys", str(home / "keys"), environment={"HOME": str(home)})
+    ran = run_doctor(
+        "--mask", "--keys", str(home / "keys"), environment={"HOME": str(home.parent), "PYTHONIOENCODING": "ascii"}
+    )
     lines = ran.stdout.splitlines()
 
     assert ran.returncode == 1
     assert any(line.startswith("FAILED   keys") for line in lines)
-    assert "home/<user>/keys/client.json'" in ran.stdout
+    assert "home/<user>/Schl?ssel/keys/client.json'" in ran.stdout
     assert "lovelace" not in ran.stdout
     assert any(line.startswith("ok       kernel") for line in lines)
     assert "1 failed" in lines[-1]

@@ -75,11 +75,14 @@ def test_the_interpreter_has_to_be_one_that_cuml_is_made_for(
 def test_an_interpreter_that_needs_a_login_shell_is_warned_of() -> None:
     lacking = Answer(1, "", "Traceback\nModuleNotFoundError: No module named 'sklearn'\n")
 
-    finding = linux.judge_environment("/usr/bin/python3", lacking)
+    finding = linux.judge_environment("/usr/bin/python3", lacking, False, False)
 
     assert finding.result == "warning"
     assert "No module named 'sklearn'" in finding.evidence
-    assert linux.judge_environment("/venv/bin/python", Answer(0, "1.9.1\n", "")).result == "ok"
+    fine = Answer(0, "1.9.1\n", "")
+    assert linux.judge_environment("/venv/bin/python", fine, False, False).result == "ok"
+    assert linux.judge_environment("/venv/bin/python", fine, True, True).result == "ok"
+    assert "LD_LIBRARY_PATH" in linux.judge_environment("/venv/bin/python", fine, True, False).evidence
 
 
 def _memory(free: float) -> memory.Finding:

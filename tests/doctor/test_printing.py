@@ -50,3 +50,9 @@ def test_evidence_and_remedy_are_masked_both() -> None:
     row = printing.masked(_ROW._replace(evidence="/home/ada/x", remedy="rm /home/ada/x"), ["ada"])
 
     assert (row.evidence, row.remedy) == ("/home/<user>/x", "rm /home/<user>/x")
+
+
+def test_what_a_program_printed_does_not_steer_the_terminal() -> None:
+    text = printing.as_lines(_ROW._replace(evidence="\x1b[2Jall is\x07 well", remedy="\x1b]0;title\x07"), 100)
+
+    assert text.replace("\n", "").isprintable()
