@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -196,13 +195,15 @@ def exit_code(rows: Iterable[Row]) -> int:
     return int(any(row.result == FAILED for row in rows))
 
 
-def places(is_wsl: bool, is_between: bool, is_worker_side: bool) -> set[str]:
+def places(is_windows: bool, is_wsl: bool, is_between: bool, is_worker_side: bool) -> set[str]:
     """Return where checks may apply for them to be carried out here; see `Check`.
 
     Parameters
     ----------
+    is_windows : bool
+        Whether this is Windows.
     is_wsl : bool
-        Whether this is Linux inside WSL.
+        Whether it is Linux inside WSL.
     is_between : bool
         Whether workers are on the other side of ``wsl.exe``.
     is_worker_side : bool
@@ -211,7 +212,7 @@ def places(is_wsl: bool, is_between: bool, is_worker_side: bool) -> set[str]:
     found = {"both"} if is_worker_side else {"both", "client"}
     if is_between and not is_worker_side:
         found.add("between")
-    if os.name == "nt":
+    if is_windows:
         return found | {"windows"}
     if not is_between or is_worker_side:
         found.add("linux")

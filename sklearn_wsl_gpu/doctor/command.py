@@ -54,7 +54,7 @@ def look(arguments: dict[str, Any]) -> Iterator[Row]:
     row : Row
     """
     circumstances = Circumstances(arguments, linux.is_wsl())
-    where = places(circumstances.is_wsl, wsl.is_between(), is_worker_side=False)
+    where = places(os.name == "nt", circumstances.is_wsl, wsl.is_between(), is_worker_side=False)
     side = "windows" if os.name == "nt" else "wsl" if circumstances.is_wsl else "linux"
     yield from run([check for check in BEFORE if check.where in where], circumstances, side)
     yield from circumstances.noted.get("there", [])
@@ -65,7 +65,7 @@ def tell() -> None:
     """Carry out the checks of the worker's side for a doctor on the other side: a line of JSON for each row."""
     circumstances = Circumstances({}, linux.is_wsl())
     print(json.dumps({"versions": packages.versions()}), flush=True)
-    where = places(circumstances.is_wsl, is_between=False, is_worker_side=True)
+    where = places(False, circumstances.is_wsl, is_between=False, is_worker_side=True)
     side = "wsl" if circumstances.is_wsl else "linux"
     for row in run([check for check in CHECKS if check.where in where], circumstances, side):
         print(json.dumps(row._asdict()), flush=True)

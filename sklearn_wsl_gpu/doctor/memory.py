@@ -43,7 +43,7 @@ def look_at_memory(circumstances: Circumstances) -> Finding:
     swap = re.search(r"^SwapTotal: +([0-9]+) kB$", read("/proc/meminfo"), re.MULTILINE)
     if swap is not None:
         others["swap"] = int(swap[1]) * 1024
-    if os.path.isdir("/dev/shm"):
+    if os.path.isdir("/dev/shm") and hasattr(os, "statvfs"):
         found = os.statvfs("/dev/shm")
         others["/dev/shm"] = found.f_frsize * found.f_blocks
     return judge_memory(machine.bounds(memory.directory_of(settings.pool_dir)), settings.pool_size(), others)

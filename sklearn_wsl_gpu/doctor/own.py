@@ -5,56 +5,58 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sklearn_wsl_gpu import config, standing
 from sklearn_wsl_gpu.carriers import file_reply
+from sklearn_wsl_gpu.doctor import windows
 from sklearn_wsl_gpu.doctor.asking import read
 from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, information, ok, warning
 from sklearn_wsl_gpu.doctor.filesystems import FOREIGN, mount_of
 from sklearn_wsl_gpu.keys import HOME, has_curve
 
 
-def judge_keys(directory: str, modes: Mapping[str, int], has_curve: bool, kind: str) -> Finding:
+def judge_keys(directory: str, files: Sequence[str], wide: Sequence[str], has_curve: bool, kind: str) -> Finding:
     """Decide on keys.
 
     Parameters
     ----------
     directory : str
         Where they are looked for.
-    modes : mapping of str to int
-        Permissions by name of file, those that are there.
+    files, wide : sequence of str
+        Names of those that are there, and of those among them that others can read.
     has_curve : bool
         Whether the ZeroMQ library has CURVE.
     kind : str
-        Of the file system.
+        Of the file system, on Linux; ``"windows"`` there.
     """
     if not has_curve:
         return failed("pyzmq has no CURVE security.", "Run: pip install --force-reinstall --only-binary :all: pyzmq")
-    if not modes:
+    if not files:
         return ok(f"CURVE; there are no key files in {directory}: an embedded worker needs none")
     if kind.startswith(FOREIGN):
         return warning(
             f"{directory} is on {kind}, where permissions do not protect keys.",
             "Name a directory in the distribution's own file system with SKLEARN_WSL_GPU_KEYS.",
         )
-    wide = [f"{name} (mode {mode:o})" for name, mode in modes.items() if mode & 0o077]
     if wide:
-        paths = " ".join(f"'{Path(directory) / name}'" for name, mode in modes.items() if mode & 0o077)
-        return failed(f"Others can read keys in {directory}: {', '.join(wide)}", f"Run: chmod 600 {paths}")
-    return ok(f"CURVE; keys in {directory}, readable by their owner only")
+        remedy = f"chmod 600 {' '.join(repr(f'{directory}/{name}') for name in wide)}"
+        if kind == "windows":
+            remedy = f'icacls "{directory}" /inheritance:r /grant:r "%USERNAME%":(OI)(CI)F'
+        return failed(f"Others can read keys in {directory}: {', '.join(wide)}", f"Run: {remedy}")
+    return ok(f"CURVE; keys in {directory}, not readable by others")
 
 
 def look_at_keys(circumstances: Circumstances) -> Finding:
     directory = Path(config.resolve(circumstances.arguments).keys or HOME)
-    modes = {
-        name: stat.S_IMODE((directory / name).stat().st_mode)
-        for name in ("worker.json", "client.json")
-        if (directory / name).exists()
-    }
-    kind = mount_of(os.path.abspath(directory), read("/proc/mounts")).kind
-    return judge_keys(str(directory), modes, has_curve(), kind)
+    files = [name for name in ("worker.json", "client.json") if (directory / name).exists()]
+    if os.name == "nt":
+        wide, kind = windows.open_to_all(directory), "windows"
+    else:
+        wide = [name for name in files if stat.S_IMODE((directory / name).stat().st_mode) & 0o077]
+        kind = mount_of(os.path.abspath(directory), read("/proc/mounts")).kind
+    return judge_keys(str(directory), files, wide, has_curve(), kind)
 
 
 def judge_leftovers(directories: Sequence[str], dead_worker: str, orphans: Sequence[int]) -> Finding:

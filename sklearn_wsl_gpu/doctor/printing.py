@@ -70,7 +70,7 @@ def summary(rows: Sequence[Row]) -> str:
     left_out = ", ".join(row.name for row in rows if row.result == SKIPPED)
     counts = Counter(row.result for row in rows)
     seconds = sum(row.seconds for row in rows)
-    words = {"ok": "ok", "warning": "warnings", "failed": "failed", "information": "for information"}
+    words = {"ok": "ok", "warning": "with a warning", "failed": "failed", "information": "for information"}
     told = [f"{counts[name]} {words.get(name, name)}" for name in RESULTS if counts[name]]
     counted = f"{len(rows)} checks in {seconds:.1f} s: {', '.join(told)}."
     return f"Skipped, for what they depend on: {left_out}.\n{counted}" if left_out else counted

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sklearn_wsl_gpu import config
 from sklearn_wsl_gpu.doctor import packages
 from sklearn_wsl_gpu.doctor.asking import Answer, ask_probe, describe
-from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, information, ok, skipped, warning
+from sklearn_wsl_gpu.doctor.checks import OK, Circumstances, Finding, failed, information, ok, skipped, warning
 from sklearn_wsl_gpu.protocol.version import PROTOCOL, minor
 
 REACH_SECONDS = 180.0
@@ -41,6 +42,9 @@ def judge_reach(facts: Mapping[str, Any], answer: Answer) -> Finding:
 
 
 def look_at_reach(circumstances: Circumstances) -> Finding:
+    started = circumstances.results.get("interpreter", OK) == OK
+    if not started and config.resolve(circumstances.arguments).endpoint is None:
+        return skipped("It depends on interpreter.")  # whatever hangs there would hang again
     facts, answer = ask_probe("reach", circumstances.arguments, REACH_SECONDS)
     circumstances.noted["reach"] = facts
     return judge_reach(facts, answer)

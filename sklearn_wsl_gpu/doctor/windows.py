@@ -16,19 +16,17 @@ from sklearn_wsl_gpu import config, paths
 from sklearn_wsl_gpu import windows as system
 from sklearn_wsl_gpu.doctor.asking import ask
 from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, ok, warning
-from sklearn_wsl_gpu.keys import HOME
 from sklearn_wsl_gpu.pool import memory
 
 #: Windows 10 21H2, the first whose WSL has GPUs (Microsoft, "Enable NVIDIA CUDA on WSL").
 _LEAST_BUILD = 19044
-_FIRST_BUILD_OF_11 = 22000
 #: Well-known security identifiers: Everyone, Authenticated Users, BUILTIN\Users.
 _ALL_USERS = ("S-1-1-0", "S-1-5-11", "S-1-5-32-545")
 
 
 def judge_build(build: int, bits: int) -> Finding:
     """Decide on Windows and its Python: build, and bits of a pointer."""
-    evidence = f"Windows {11 if build >= _FIRST_BUILD_OF_11 else 10}, build {build}; Python of {bits} bit"
+    evidence = f"Windows, build {build}; Python of {bits} bit"
     if build < _LEAST_BUILD:
         return failed(evidence, f"Update Windows to build {_LEAST_BUILD} (10, 21H2) or later: WSL has no GPU before.")
     if bits != 64:
@@ -81,22 +79,12 @@ def look_at_directory(circumstances: Circumstances) -> Finding:
     return judge_directory(path, system.volume(path), synchronized, shutil.disk_usage(path).free)
 
 
-def judge_keys(directory: str, open_to: list[str]) -> Finding:
-    """Decide on who may read the keys: security identifiers of all users that have access, by file."""
-    if open_to:
-        return failed(
-            f"All users have access to {', '.join(open_to)}.",
-            f'Run: icacls "{directory}" /inheritance:r /grant:r "%USERNAME%":(OI)(CI)F',
-        )
-    return ok(f"Only their owner and administrators have access to the keys in {directory}.")
-
-
-def look_at_keys(circumstances: Circumstances) -> Finding:
-    directory = Path(config.resolve(circumstances.arguments).keys or HOME)
+def open_to_all(directory: Path) -> list[str]:
+    """Return the names of the key files in a directory that all users have access to."""
     found = []
     for path in directory.glob("*.json"):
         # It names the files whose list has the identifier, each on a line.
         asked = [ask(["icacls.exe", str(path), "/findsid", f"*{identifier}"], 5.0) for identifier in _ALL_USERS]
         if any(path.name in answer.out for answer in asked):
-            found.append(str(path))
-    return judge_keys(str(directory), found)
+            found.append(path.name)
+    return found

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from sklearn_wsl_gpu.launch import wsl
-from tests.integration.tools import until
 from tests.launch import fake_wsl
 
 SYSTEM_PATH = "/usr/bin:/bin"
@@ -53,6 +52,8 @@ def machine(tmp_path: Path) -> Iterator[fake_wsl.Machine]:
     found.save()
     write_version(found, "WSL-Version: 2.6.1.0\nKernelversion: 6.6.87.2-1\n")
     yield found
+    from tests.integration.tools import until  # which Windows cannot import
+
     try:
         until(lambda: not found.inside())
     finally:

@@ -90,8 +90,17 @@ def test_names_are_unique_and_what_is_needed_comes_before() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_where_checks_apply() -> None:
-    assert checks.places(is_wsl=False, is_between=False, is_worker_side=False) == {"both", "client", "linux"}
-    assert checks.places(is_wsl=True, is_between=False, is_worker_side=False) == {"both", "client", "linux", "wsl"}
-    assert checks.places(is_wsl=True, is_between=True, is_worker_side=True) == {"both", "linux", "wsl"}
-    assert checks.places(is_wsl=False, is_between=True, is_worker_side=False) == {"both", "client", "between"}
+@pytest.mark.parametrize(
+    ("is_windows", "is_wsl", "is_between", "is_worker_side", "where"),
+    [
+        (False, False, False, False, {"both", "client", "linux"}),
+        (False, True, False, False, {"both", "client", "linux", "wsl"}),
+        (False, True, False, True, {"both", "linux", "wsl"}),
+        (False, True, True, True, {"both", "linux", "wsl"}),
+        (True, False, True, False, {"both", "client", "between", "windows"}),
+    ],
+)
+def test_where_checks_apply(
+    is_windows: bool, is_wsl: bool, is_between: bool, is_worker_side: bool, where: set[str]
+) -> None:
+    assert checks.places(is_windows, is_wsl, is_between, is_worker_side) == where

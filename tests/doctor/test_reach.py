@@ -76,26 +76,31 @@ def test_models_come_back_as_this_sides_scikit_learn_makes_them(there: str, resu
 
 
 @pytest.mark.parametrize(
-    ("modes", "has_curve", "kind", "result"),
+    ("files", "wide", "has_curve", "kind", "result"),
     [
-        ({}, True, "ext4", "ok"),
-        ({"client.json": 0o600}, True, "ext4", "ok"),
-        ({"client.json": 0o644, "worker.json": 0o600}, True, "ext4", "failed"),
-        ({"client.json": 0o777}, True, "9p", "warning"),
-        ({}, False, "ext4", "failed"),
+        ([], [], True, "ext4", "ok"),
+        (["client.json"], [], True, "ext4", "ok"),
+        (["client.json", "worker.json"], ["client.json"], True, "ext4", "failed"),
+        (["client.json"], ["client.json"], True, "9p", "warning"),
+        (["client.json"], [], True, "windows", "ok"),
+        (["client.json"], ["client.json"], True, "windows", "failed"),
+        ([], [], False, "ext4", "failed"),
     ],
 )
-def test_keys_are_for_their_owner_only(modes: dict[str, int], has_curve: bool, kind: str, result: str) -> None:
-    finding = own.judge_keys("/home/ada/keys", modes, has_curve, kind)
+def test_keys_are_for_their_owner_only(
+    files: list[str], wide: list[str], has_curve: bool, kind: str, result: str
+) -> None:
+    finding = own.judge_keys("/home/ada/keys", files, wide, has_curve, kind)
 
     assert finding.result == result
     assert bool(finding.remedy) == (result != "ok")
 
 
 def test_only_the_keys_that_others_can_read_are_named() -> None:
-    finding = own.judge_keys("/home/ada/keys", {"client.json": 0o644, "worker.json": 0o600}, True, "ext4")
+    finding = own.judge_keys("/home/ada/keys", ["client.json", "worker.json"], ["client.json"], True, "ext4")
 
     assert finding.remedy == "Run: chmod 600 '/home/ada/keys/client.json'"
+    assert "icacls" in own.judge_keys("keys", ["client.json"], ["client.json"], True, "windows").remedy
 
 
 def test_what_dead_sessions_left() -> None:
@@ -110,6 +115,7 @@ def test_a_directory_for_replies_is_abandoned_only_if_nobody_holds_it(tmp_path: 
     held = file_reply.ReplyDirectory(str(tmp_path))
     left = tmp_path / "sklearn_wsl_gpu-replies-left"
     left.mkdir()
+    (left / "owner").touch()
 
     assert file_reply.abandoned(tmp_path) == [left]
     held.close()
