@@ -15,16 +15,17 @@ from sklearn_wsl_gpu.doctor.asking import read
 from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, information, ok, warning
 from sklearn_wsl_gpu.doctor.filesystems import FOREIGN, mount_of
 from sklearn_wsl_gpu.keys import HOME, has_curve
+from sklearn_wsl_gpu.pool import files, memory
 
 
-def judge_keys(directory: str, files: Sequence[str], wide: Sequence[str], has_curve: bool, kind: str) -> Finding:
+def judge_keys(directory: str, there: Sequence[str], wide: Sequence[str], has_curve: bool, kind: str) -> Finding:
     """Decide on keys.
 
     Parameters
     ----------
     directory : str
         Where they are looked for.
-    files, wide : sequence of str
+    there, wide : sequence of str
         Names of those that are there, and of those among them that others can read.
     has_curve : bool
         Whether the ZeroMQ library has CURVE.
@@ -33,7 +34,7 @@ def judge_keys(directory: str, files: Sequence[str], wide: Sequence[str], has_cu
     """
     if not has_curve:
         return failed("pyzmq has no CURVE security.", "Run: pip install --force-reinstall --only-binary :all: pyzmq")
-    if not files:
+    if not there:
         return ok(f"CURVE; there are no key files in {directory}: an embedded worker needs none")
     if kind.startswith(FOREIGN):
         return warning(
@@ -50,31 +51,31 @@ def judge_keys(directory: str, files: Sequence[str], wide: Sequence[str], has_cu
 
 def look_at_keys(circumstances: Circumstances) -> Finding:
     directory = Path(config.resolve(circumstances.arguments).keys or HOME)
-    files = [name for name in ("worker.json", "client.json") if (directory / name).exists()]
+    there = [name for name in ("worker.json", "client.json") if (directory / name).exists()]
     if os.name == "nt":
         wide, kind = windows.open_to_all(directory), "windows"
     else:
-        wide = [name for name in files if stat.S_IMODE((directory / name).stat().st_mode) & 0o077]
+        wide = [name for name in there if stat.S_IMODE((directory / name).stat().st_mode) & 0o077]
         kind = mount_of(os.path.abspath(directory), read("/proc/mounts")).kind
-    return judge_keys(str(directory), files, wide, has_curve(), kind)
+    return judge_keys(str(directory), there, wide, has_curve(), kind)
 
 
-def judge_leftovers(directories: Sequence[str], dead_worker: str, orphans: Sequence[int]) -> Finding:
+def judge_leftovers(paths: Sequence[str], dead_worker: str, orphans: Sequence[int]) -> Finding:
     """Decide on what dead sessions have left.
 
     Parameters
     ----------
-    directories : sequence of str
-        For replies, of processes that were killed.
+    paths : sequence of str
+        Pools, and directories for replies, of processes that were killed.
     dead_worker : str
         File that names the address of a worker that is gone; empty for none.
     orphans : sequence of int
         Workers that have lost the process that they belong to.
     """
     found, remedies = [], []
-    if directories:
-        found.append(f"directories of dead sessions: {', '.join(directories)}")
-        remedies.append(f"rm -r {' '.join(directories)}")
+    if paths:
+        found.append(f"files of dead sessions, which the next session there removes: {', '.join(paths)}")
+        remedies.append(f"rm -r {' '.join(paths)}")
     if dead_worker:
         found.append(f"{dead_worker} names a worker that does not answer")
         remedies.append("sklearn-wsl-gpu worker start")
@@ -88,11 +89,11 @@ def judge_leftovers(directories: Sequence[str], dead_worker: str, orphans: Seque
 
 def look_at_leftovers(circumstances: Circumstances) -> Finding:
     settings = config.resolve(circumstances.arguments)
-    bases = dict.fromkeys([settings.pool_dir or tempfile.gettempdir(), tempfile.gettempdir()])
-    directories = [str(path) for base in bases for path in file_reply.abandoned(Path(base))]
+    bases = {Path(base) for base in (memory.directory_of(settings.pool_dir, named=True), tempfile.gettempdir()) if base}
+    left = [str(path) for base in sorted(bases) for path in [*file_reply.abandoned(base), *files.abandoned(base)]]
     address = Path(settings.keys or HOME) / "running.json"
     dead = address.exists() and standing.status(settings.keys, None) is None
-    return judge_leftovers(directories, str(address) if dead else "", _orphans())
+    return judge_leftovers(left, str(address) if dead else "", _orphans())
 
 
 def _orphans() -> list[int]:

@@ -6,23 +6,16 @@ Each prints what it knows as lines of JSON while it goes on, so that what was to
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from sklearn_wsl_gpu.doctor.asking import tell
 from sklearn_wsl_gpu.doctor.cuda import library, pinned, start
-from sklearn_wsl_gpu.pool.layout import SPAN_HEADER_BYTES
-
-if TYPE_CHECKING:
-    from sklearn_wsl_gpu.carriers.base import Carrier
-    from sklearn_wsl_gpu.pool import Pool
 
 _TRIPS = 20
-_MOVED_BYTES = 32 * 2**20
 #: Whatever the environment says, a call goes to the worker, or tells why not.
 _ALWAYS: dict[str, Any] = {
     "fallback": "raise", "policy": "always", "precision": "engine", "min_elements": 0, "include": None, "exclude": None,
@@ -33,9 +26,9 @@ def reach(**arguments: Any) -> None:
     """Open a session with a worker, and have 64 KiB go there and back.
 
     Tells ``endpoint``, ``open_seconds``, ``engines``, ``versions`` of the worker, ``trip_seconds`` (the median of
-    questions that are answered at once), ``shared`` (whether both sides have one memory), ``moved`` (by carrier, see
-    `measure`), ``refused`` (by carrier, why it is not used), and ``echo`` (true where the same bytes came back) or
-    ``no_echo``, why no engine takes that; or ``error`` and its ``code``.
+    questions that are answered at once), ``carriers`` (see `sklearn_wsl_gpu.carriers.moving.Moving.describe`), and
+    ``echo`` (true where the same bytes came back) or ``no_echo``, why no engine takes that; or ``error`` and its
+    ``code``.
     """
     from sklearn_wsl_gpu import config, sessions
     from sklearn_wsl_gpu.errors import OffloadError, Unsupported
@@ -50,8 +43,9 @@ def reach(**arguments: Any) -> None:
             begin = time.perf_counter()
             session.status()
             trips.append(time.perf_counter() - begin)
-        tell(trip_seconds=statistics.median(trips), shared=session.moving.is_shared)
-        tell(moved=measure(session.pool, session.moving.carriers), refused=session.moving.refused)
+        tell(trip_seconds=statistics.median(trips))
+        session.moving.measure()
+        tell(carriers=session.moving.describe())
         try:
             tell(echo=_echo(arguments))
         except Unsupported as error:
@@ -60,42 +54,6 @@ def reach(**arguments: Any) -> None:
         tell(error=str(error), code=error.code)
     finally:
         sessions.shutdown()
-
-
-def measure(pool: Pool, carriers: Sequence[Carrier]) -> dict[str, list[Any]]:
-    """Have each carrier bring random bytes to the worker and back, twice to the same place, other bytes each time.
-
-    Returns
-    -------
-    moved : dict
-        By name: whether what came back is what went there, first time and again, and bytes/s there and back of the
-        second time.
-    """
-    found: dict[str, list[Any]] = {}
-    nbytes = min(_MOVED_BYTES, pool.geometry.slot_bytes - SPAN_HEADER_BYTES)
-    end = SPAN_HEADER_BYTES + nbytes
-    lease = pool.lease_input(end)
-    try:
-        window = pool.window(lease)[:end]
-        for carrier in carriers:
-            is_same, rates = True, [0.0, 0.0]
-            for _ in range(2):
-                sent = os.urandom(nbytes)
-                window.data[SPAN_HEADER_BYTES:] = sent
-                pool.seal(lease, end)
-                pieces = [window.data[:SPAN_HEADER_BYTES], window.data[SPAN_HEADER_BYTES:]]
-                times = [time.perf_counter()]
-                carrier.there(0, lease.ref, SPAN_HEADER_BYTES, pieces, None)
-                times.append(time.perf_counter())
-                window.data[SPAN_HEADER_BYTES:] = bytes(nbytes)
-                begin = time.perf_counter()
-                carrier.back(0, lease.ref, window.data, None)
-                rates = [nbytes / (times[1] - times[0]), nbytes / (time.perf_counter() - begin)]
-                is_same = is_same and window.data[SPAN_HEADER_BYTES:] == sent
-            found[carrier.name] = [is_same, *rates]
-    finally:
-        lease.release()
-    return found
 
 
 def _echo(arguments: dict[str, Any]) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sklearn_wsl_gpu import config
+from sklearn_wsl_gpu.carriers.base import BACK, THERE
+from sklearn_wsl_gpu.carriers.calibration import Rates
 from sklearn_wsl_gpu.doctor import packages
 from sklearn_wsl_gpu.doctor.asking import Answer, ask_probe, describe
 from sklearn_wsl_gpu.doctor.checks import OK, Circumstances, Finding, failed, information, ok, skipped, warning
@@ -138,34 +140,53 @@ def look_at_fit(circumstances: Circumstances) -> Finding:
     return judge_fit(facts, answer, FIT_SECONDS)
 
 
-def judge_challenge(facts: Mapping[str, Any]) -> Finding:
-    """Decide on whether what one side writes is what the other reads, by what `probes.reach` told."""
-    refused = "".join(f" Not used: {name}: {words}" for name, words in facts.get("refused", {}).items())
-    if facts.get("shared"):
-        return ok(f"shared: each side has read what the other wrote into one memory.{refused}")
-    moved = facts.get("moved", {})
-    changed = [name for name, (is_same, *_) in moved.items() if not is_same]
-    if changed or not moved:
-        words = f"{', '.join(changed)}: other bytes came back." if changed else "No carrier was tried."
-        return failed(f"{words}{refused}", "Name another one with SKLEARN_WSL_GPU_CARRIER, and please report this.")
-    return ok(f"{', '.join(moved)}: there and back unchanged, and again at the same place.{refused}")
+def judge_challenge(carriers: Sequence[Mapping[str, Any]]) -> Finding:
+    """Decide on whether what one side writes is what the other reads, by what the session told of its carriers.
+
+    Each was challenged when the session was opened, and then measured with random bytes that had to come back.
+
+    Parameters
+    ----------
+    carriers : sequence of mapping
+        See `sklearn_wsl_gpu.carriers.moving.Moving.describe`.
+    """
+    used = [str(carrier["name"]) for carrier in carriers if carrier["state"] == "in use"]
+    others = [f"{carrier['name']} {carrier['state']}: {carrier['reason']}" for carrier in carriers if carrier["reason"]]
+    evidence = " ".join([f"{', '.join(used) or 'No carrier'} passed.", *others])
+    if not used:
+        return failed(evidence, "No call can be offloaded. docs/windows.md says what each carrier needs.")
+    if any(carrier["state"] == "demoted" for carrier in carriers):
+        return warning(evidence, f"Set carrier (SKLEARN_WSL_GPU_CARRIER) to {used[0].partition(' ')[0]}.")
+    return ok(evidence)
 
 
 def look_at_challenge(circumstances: Circumstances) -> Finding:
-    return judge_challenge(circumstances.noted["reach"])
+    return judge_challenge(circumstances.noted["reach"].get("carriers", []))
 
 
-def judge_bandwidth(facts: Mapping[str, Any]) -> Finding:
-    """Tell how fast the carriers are, by what `probes.reach` told."""
-    trip = f"a question and its answer take {facts['trip_seconds'] * 1e3:.2f} ms"
-    if facts.get("shared"):
-        return information(f"shared: nothing is moved, both sides map one memory; {trip}.")
+def judge_bandwidth(carriers: Sequence[Mapping[str, Any]], trip_seconds: float) -> Finding:
+    """Tell how fast the carriers in use are, which of them takes what, and how long a question takes."""
+    trip = f"A question and its answer take {trip_seconds * 1e3:.2f} ms."
+    used = [carrier for carrier in carriers if carrier["state"] == "in use"]
+    if [carrier["name"] for carrier in used] == ["shared"]:
+        return information(f"shared: nothing is moved, both sides map one memory. {trip}")
+    rates = {str(one["name"]): Rates(one["round_trip"], one["there"], one["back"]) for one in used if one["there"]}
     told = [
-        f"{name}: {there / 1e9:.2f} GB/s there, {back / 1e9:.2f} GB/s back"
-        for name, (_, there, back) in facts.get("moved", {}).items()
+        f"{name}: {rate.there / 1e9:.2f} GB/s there, {rate.back / 1e9:.2f} GB/s back, {rate.round_trip * 1e3:.2f} ms "
+        "at least."
+        for name, rate in rates.items()
     ]
-    return information(f"{'; '.join(told)}; {trip}. The first is used.")
+    if len(rates) > 1:
+        for way, words in ((THERE, "there"), (BACK, "back")):
+            best = [min(rates, key=lambda name: rates[name].seconds(way, size)) for size in _SIZES]
+            told.append(f"Of 64 KiB, 16 MiB and 1 GiB {words}: {', '.join(best)}.")
+    return information(" ".join([*told, trip]))
+
+
+#: For which the carrier is told: 64 KiB, 16 MiB, 1 GiB.
+_SIZES = (2**16, 2**24, 2**30)
 
 
 def look_at_bandwidth(circumstances: Circumstances) -> Finding:
-    return judge_bandwidth(circumstances.noted["reach"])
+    facts = circumstances.noted["reach"]
+    return judge_bandwidth(facts.get("carriers", []), facts["trip_seconds"])

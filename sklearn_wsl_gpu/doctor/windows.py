@@ -74,7 +74,8 @@ def judge_directory(path: str, facts: tuple[int, int] | None, synchronized: Sequ
 
 
 def look_at_directory(circumstances: Circumstances) -> Finding:
-    path = memory.directory_of(config.resolve(circumstances.arguments).pool_dir) or tempfile.gettempdir()
+    wanted = Path(memory.directory_of(config.resolve(circumstances.arguments).pool_dir) or tempfile.gettempdir())
+    path = str(next(one for one in (wanted, *wanted.parents) if one.exists()))
     synchronized = [value for name, value in os.environ.items() if name.upper().startswith("ONEDRIVE")]
     return judge_directory(path, system.volume(path), synchronized, shutil.disk_usage(path).free)
 

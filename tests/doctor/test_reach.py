@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.carriers import file_reply
-from sklearn_wsl_gpu.carriers.base import Carrier
-from sklearn_wsl_gpu.doctor import own, probes, reach
+from sklearn_wsl_gpu.doctor import own, reach
 from sklearn_wsl_gpu.doctor.asking import Answer
-from sklearn_wsl_gpu.pool import Pool
-from sklearn_wsl_gpu.pool.layout import Geometry
-from sklearn_wsl_gpu.pool.segment import Segment
+from sklearn_wsl_gpu.pool import files
 
 _NONE = Answer(0, "", "")
 _OPEN = {"endpoint": "tcp://127.0.0.1:5555", "open_seconds": 1.0, "engines": ["cpu"], "trip_seconds": 0.001}
@@ -121,64 +117,55 @@ def test_a_directory_for_replies_is_abandoned_only_if_nobody_holds_it(tmp_path: 
     held.close()
 
 
-_STREAM = {"stream (tcp)": [True, 1.2e9, 0.9e9]}
+def _carrier(name: str, state: str = "in use", reason: str = "", there: float | None = 1e9) -> dict[str, Any]:
+    return {"name": name, "state": state, "reason": reason, "round_trip": 1e-3, "there": there, "back": 0.5e9}
+
+
+_STREAM = _carrier("stream (tcp)")
 
 
 @pytest.mark.parametrize(
-    ("facts", "result", "words"),
+    ("carriers", "result", "words"),
     [
-        ({"shared": True, "moved": {}}, "ok", "one memory"),
-        ({"moved": _STREAM, "refused": {"shared": "Another kernel."}}, "ok", "Not used: shared: Another kernel."),
-        ({"moved": {**_STREAM, "file": [False, 1.0, 1.0]}}, "failed", "file: other bytes came back."),
-        ({"moved": {}, "refused": {"file": "EIO"}}, "failed", "Not used: file: EIO"),
+        ([_carrier("shared", there=None)], "ok", "shared passed."),
+        ([_STREAM, _carrier("shared", "refused", "Another kernel.")], "ok", "shared refused: Another kernel."),
+        ([_STREAM, _carrier("file", "demoted", "Other bytes came back.")], "warning", "file demoted: Other bytes"),
+        ([_carrier("file", "refused", "What was read was stale.")], "failed", "No carrier passed. file refused"),
+        ([], "failed", "No carrier passed."),
     ],
 )
-def test_carriers_bring_back_what_they_brought_there(facts: dict[str, Any], result: str, words: str) -> None:
-    finding = reach.judge_challenge(facts)
+def test_carriers_have_passed_or_it_is_told_why_not(carriers: list[dict[str, Any]], result: str, words: str) -> None:
+    finding = reach.judge_challenge(carriers)
 
     assert finding.result == result
     assert words in finding.evidence
+    assert bool(finding.remedy) == (result != "ok")
 
 
 def test_bandwidth_is_told_of_each_carrier_and_direction() -> None:
-    evidence = reach.judge_bandwidth({"trip_seconds": 0.001, "moved": _STREAM}).evidence
+    evidence = reach.judge_bandwidth([_STREAM, _carrier("file", "refused", "EIO")], 0.002).evidence
 
-    assert "stream (tcp): 1.20 GB/s there, 0.90 GB/s back" in evidence
-    assert "nothing is moved" in reach.judge_bandwidth({"trip_seconds": 0.001, "shared": True}).evidence
-
-
-class _Far(Carrier):
-    """A carrier to a memory that it has itself; `forgets` makes it lie: what it has once told it tells again."""
-
-    needs_segment = False
-
-    def __init__(self, name: str, forgets: bool) -> None:
-        self.name = name
-        self._forgets = forgets
-        self._bytes = b""
-
-    def there(
-        self, request: int, ref: SpanRef, offset: int, pieces: Sequence[memoryview], deadline: float | None
-    ) -> None:
-        if not self._bytes or not self._forgets:
-            self._bytes = b"".join(pieces)
-
-    def back(self, request: int, ref: SpanRef, window: memoryview, deadline: float | None) -> None:
-        window[:] = self._bytes
-
-    def admit(self, number: int, segment: Segment) -> None:
-        raise AssertionError
-
-    def close(self) -> None:
-        raise AssertionError
+    assert "stream (tcp): 1.00 GB/s there, 0.50 GB/s back, 1.00 ms at least." in evidence
+    assert "take 2.00 ms" in evidence
+    assert "EIO" not in evidence
+    assert "nothing is moved" in reach.judge_bandwidth([_carrier("shared", there=None)], 0.001).evidence
 
 
-def test_a_carrier_that_tells_again_what_it_told_before_is_found_out() -> None:
-    pool = Pool(Geometry(2**20, 1, 1, 0), None, 0, "a test")
+def test_of_several_carriers_it_is_told_which_takes_what() -> None:
+    slow_to_start = {**_carrier("file", there=4e9), "round_trip": 0.1}
+
+    assert (
+        "Of 64 KiB, 16 MiB and 1 GiB there: stream (tcp), stream (tcp), file."
+        in reach.judge_bandwidth([_STREAM, slow_to_start], 0.001).evidence
+    )
+
+
+def test_a_pool_of_a_killed_process_is_found_and_one_in_use_is_not(tmp_path: Path) -> None:
+    (tmp_path / "sklearn_wsl_gpu-pool-left.bin").touch()
+    descriptor, path = files.create(str(tmp_path / "."), 4096)
+    (tmp_path / "sklearn_wsl_gpu-pool-later.bin").touch()
     try:
-        moved = probes.measure(pool, [_Far("honest", False), _Far("stale", True)])
+        assert [one.name for one in files.abandoned(tmp_path)] == ["sklearn_wsl_gpu-pool-later.bin"]
     finally:
-        pool.close()
-
-    assert {name: facts[0] for name, facts in moved.items()} == {"honest": True, "stale": False}
-    assert reach.judge_challenge({"moved": moved}).result == "failed"
+        files.remove(path)
+        os.close(descriptor)
