@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_worker(commands.add_parser("worker", help="a worker that several programs use"))
     _add_pool(commands.add_parser("pool", help="let the pools of a worker's clients grow or shrink"))
     _add_setup(commands.add_parser("setup", help="install the worker: from Windows in WSL, on Linux here"))
+    _add_doctor(commands.add_parser("doctor", help="what works here, what does not, and what to do about it"))
     return act(parser, arguments)
 
 
@@ -169,6 +170,21 @@ def _add_pool(parser: argparse.ArgumentParser) -> None:
         action.set_defaults(act=_resize)
         _add_endpoint(action)
         _add_keys(action)
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "The exit code is 1 if a check failed, and 0 if none did: warnings do not count."
+    parser.add_argument("--mask", action="store_true", help="leave the names of users out of what is shown")
+    parser.set_defaults(act=_doctor)
+    _add_endpoint(parser)
+    _add_keys(parser)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from sklearn_wsl_gpu.doctor import command
+
+    arguments = {"endpoint": options.endpoint, "keys": options.keys}
+    return command.show(arguments, as_json=options.json, mask=options.mask)
 
 
 def _bytes(text: str) -> int:

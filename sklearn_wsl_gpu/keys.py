@@ -49,6 +49,13 @@ def create_keys(directory: str | os.PathLike[str]) -> None:
         raise ConfigurationError(f"Keys cannot be written to {where}: {error.strerror}.") from error
 
 
+def has_curve() -> bool:
+    """Tell whether the ZeroMQ library that is installed can encrypt."""
+    import zmq
+
+    return bool(zmq.has("curve"))
+
+
 def has_worker_keys(directory: str | os.PathLike[str]) -> bool:
     """Tell whether a directory has a worker's keys."""
     return (Path(directory) / _WORKER).exists()

@@ -79,7 +79,8 @@ CLIENT = {
     "autoload": "enabling errors following importing",
     "running": "autoload errors keys reporting",
     "standing": "errors keys launch pool protocol sockets waiting",
-    "cli": "errors launch running standing tables",
+    "doctor": "carriers config context errors keys launch paths pool protocol sessions standing windows",
+    "cli": "doctor errors launch running standing tables",
     "__main__": "cli",
     "notebook": "context enabling errors",
     "testing": "",
@@ -127,7 +128,7 @@ LIBRARIES = {
     "numpy": """
         sklearn_wsl_gpu.allocating
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.graphs sklearn_wsl_gpu.inputs
-        sklearn_wsl_gpu.carriers.file_reply
+        sklearn_wsl_gpu.carriers.file_reply sklearn_wsl_gpu.doctor.probes
         sklearn_wsl_gpu.measuring sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation sklearn_wsl_gpu.functions
         sklearn_wsl_gpu.pool.copying sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.segment sklearn_wsl_gpu.room
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
@@ -147,7 +148,8 @@ LIBRARIES = {
         wsl_worker.engines.cuml.parts wsl_worker.engines.cuml.svc
     """,
     "sklearn": """
-        sklearn_wsl_gpu._compat sklearn_wsl_gpu.adopt sklearn_wsl_gpu.patching sklearn_wsl_gpu.state.objects
+        sklearn_wsl_gpu._compat sklearn_wsl_gpu.adopt sklearn_wsl_gpu.doctor.probes sklearn_wsl_gpu.patching
+        sklearn_wsl_gpu.state.objects
         sklearn_wsl_gpu.state.scorers sklearn_wsl_gpu.testing wsl_worker.binding wsl_worker.fits wsl_worker.progress
         wsl_worker.engines.array_api wsl_worker.engines.scores wsl_worker.surroundings wsl_worker.testing
         wsl_worker.engines.cuml.fills wsl_worker.engines.cuml.forests wsl_worker.engines.cuml.svc

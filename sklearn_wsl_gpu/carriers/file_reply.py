@@ -246,13 +246,31 @@ def _hold(path: str) -> int:
     return descriptor
 
 
-def _sweep(base: Path) -> None:
-    """Remove the directories of processes that were killed: proof is that nobody holds them, not their age."""
+def abandoned(base: Path) -> list[Path]:
+    """Return the directories of processes that were killed: proof is that nobody holds them, not their age."""
+    found = []
     with contextlib.suppress(OSError):
-        for path in base.glob(f"{_PREFIX}*"):
+        for path in _own(base):
             with contextlib.suppress(OSError):
-                if not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid():
-                    _remove_abandoned(path)
+                if _HAS_DIRECTORY_DESCRIPTORS:
+                    os.close(_hold(str(path)))
+                else:
+                    os.rename(path / _OWNER, path / _OWNER)  # refused while it is open
+                found.append(path)
+    return found
+
+
+def _sweep(base: Path) -> None:
+    """Remove the directories of processes that were killed."""
+    with contextlib.suppress(OSError):
+        for path in _own(base):
+            with contextlib.suppress(OSError):
+                _remove_abandoned(path)
+
+
+def _own(base: Path) -> list[Path]:
+    found = base.glob(f"{_PREFIX}*")
+    return [path for path in found if not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid()]
 
 
 def _remove_abandoned(path: Path) -> None:

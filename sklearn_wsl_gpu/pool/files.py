@@ -98,6 +98,16 @@ def _extend(descriptor: int, nbytes: int) -> None:
         os.truncate(descriptor, nbytes)
 
 
+def abandoned(directory: Path) -> list[Path]:
+    """Return the files in a directory that nobody owns any more."""
+    found = []
+    for path in directory.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            os.close(_take(path))
+            found.append(path)
+    return found
+
+
 def _sweep(directory: Path) -> None:
     for path in directory.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
@@ -105,15 +115,25 @@ def _sweep(directory: Path) -> None:
 
 
 def _remove_abandoned(path: Path) -> None:
-    descriptor = os.open(path, _flags("O_RDWR"))
+    descriptor = _take(path)
     try:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != os.getuid()):
-            return
-        _hold(descriptor)
         if sys.platform != "win32":
             path.unlink()
     finally:
         os.close(descriptor)
     if sys.platform == "win32":
         path.unlink()  # not while it is open
+
+
+def _take(path: Path) -> int:
+    """Return a descriptor that holds a file of this user which nobody owns; raise `OSError` if it is none."""
+    descriptor = os.open(path, _flags("O_RDWR"))
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode) or (hasattr(os, "getuid") and about.st_uid != os.getuid()):
+            raise OSError(0, "it is another's")
+        _hold(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor

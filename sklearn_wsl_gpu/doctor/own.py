@@ -1,0 +1,109 @@
+"""What this package itself keeps on a machine: keys, and what dead sessions have left."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from sklearn_wsl_gpu import config, standing
+from sklearn_wsl_gpu.carriers import file_reply
+from sklearn_wsl_gpu.doctor import windows
+from sklearn_wsl_gpu.doctor.asking import read
+from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, information, ok, warning
+from sklearn_wsl_gpu.doctor.filesystems import FOREIGN, mount_of
+from sklearn_wsl_gpu.keys import HOME, has_curve
+from sklearn_wsl_gpu.pool import files, memory
+
+
+def judge_keys(directory: str, there: Sequence[str], wide: Sequence[str], has_curve: bool, kind: str) -> Finding:
+    """Decide on keys.
+
+    Parameters
+    ----------
+    directory : str
+        Where they are looked for.
+    there, wide : sequence of str
+        Names of those that are there, and of those among them that others can read.
+    has_curve : bool
+        Whether the ZeroMQ library has CURVE.
+    kind : str
+        Of the file system, on Linux; ``"windows"`` there.
+    """
+    if not has_curve:
+        return failed("pyzmq has no CURVE security.", "Run: pip install --force-reinstall --only-binary :all: pyzmq")
+    if not there:
+        return ok(f"CURVE; there are no key files in {directory}: an embedded worker needs none")
+    if kind.startswith(FOREIGN):
+        return warning(
+            f"{directory} is on {kind}, where permissions do not protect keys.",
+            "Name a directory in the distribution's own file system with SKLEARN_WSL_GPU_KEYS.",
+        )
+    if wide:
+        remedy = f"chmod 600 {' '.join(repr(f'{directory}/{name}') for name in wide)}"
+        if kind == "windows":
+            remedy = f'icacls "{directory}" /inheritance:r /grant:r "%USERNAME%":(OI)(CI)F'
+        return failed(f"Others can read keys in {directory}: {', '.join(wide)}", f"Run: {remedy}")
+    return ok(f"CURVE; keys in {directory}, not readable by others")
+
+
+def look_at_keys(circumstances: Circumstances) -> Finding:
+    directory = Path(config.resolve(circumstances.arguments).keys or HOME)
+    there = [name for name in ("worker.json", "client.json") if (directory / name).exists()]
+    if os.name == "nt":
+        wide, kind = windows.open_to_all(directory), "windows"
+    else:
+        wide = [name for name in there if stat.S_IMODE((directory / name).stat().st_mode) & 0o077]
+        kind = mount_of(os.path.abspath(directory), read("/proc/mounts")).kind
+    return judge_keys(str(directory), there, wide, has_curve(), kind)
+
+
+def judge_leftovers(paths: Sequence[str], dead_worker: str, orphans: Sequence[int]) -> Finding:
+    """Decide on what dead sessions have left.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Pools, and directories for replies, of processes that were killed.
+    dead_worker : str
+        File that names the address of a worker that is gone; empty for none.
+    orphans : sequence of int
+        Workers that have lost the process that they belong to.
+    """
+    found, remedies = [], []
+    if paths:
+        found.append(f"files of dead sessions, which the next session there removes: {', '.join(paths)}")
+        remedies.append(f"rm -r {' '.join(paths)}")
+    if dead_worker:
+        found.append(f"{dead_worker} names a worker that does not answer")
+        remedies.append("sklearn-wsl-gpu worker start")
+    if orphans:
+        found.append(f"workers without a client: processes {', '.join(map(str, orphans))}")
+        remedies.append(f"kill {' '.join(map(str, orphans))}")
+    if not found:
+        return ok("Nothing is left of dead sessions.")
+    return information(f"There are {'; '.join(found)}.", f"Run: {'; '.join(remedies)}")
+
+
+def look_at_leftovers(circumstances: Circumstances) -> Finding:
+    settings = config.resolve(circumstances.arguments)
+    bases = {Path(base) for base in (memory.directory_of(settings.pool_dir, named=True), tempfile.gettempdir()) if base}
+    left = [str(path) for base in sorted(bases) for path in [*file_reply.abandoned(base), *files.abandoned(base)]]
+    address = Path(settings.keys or HOME) / "running.json"
+    dead = address.exists() and standing.status(settings.keys, None) is None
+    return judge_leftovers(left, str(address) if dead else "", _orphans())
+
+
+def _orphans() -> list[int]:
+    if "python" in read("/proc/1/comm"):
+        return []  # in a container the first process may be a client
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        words = read(f"{path}/cmdline").split("\0")
+        if "wsl_worker" in words and "--embedded" in words:
+            status = dict(line.split(":", 1) for line in read(f"{path}/status").splitlines() if ":" in line)
+            if status.get("PPid", "").strip() == "1" and path.stat().st_uid == os.getuid():
+                found.append(int(path.name))
+    return found

@@ -1,0 +1,221 @@
+"""The client's side of ``wsl.exe``: decisions, and the whole command through a fake one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sklearn_wsl_gpu.doctor import between, surroundings, windows
+from sklearn_wsl_gpu.launch.wsl import Completed, Distribution
+from tests.doctor.conftest import beside, run_doctor, write_version
+from tests.launch.fake_wsl import Machine
+
+_UBUNTU = Distribution("Ubuntu", 2, True, "")
+_HUNG = Completed(-9, "", "", True)
+
+
+@pytest.mark.parametrize(
+    ("done", "result"),
+    [
+        (Completed(0, "WSL version: 2.6.1.0\nKernel version: 6.6.87.2-1\n", "", False), "ok"),
+        (Completed(0, "WSL-Version: 2.5.10.0\n", "", False), "ok"),
+        (Completed(0, "WSL 版本: 2.5.9.0\n", "", False), "warning"),
+        (Completed(0, "WSL version: 2.7.0.0\n", "", False), "warning"),
+        (Completed(1, "Ungültige Befehlszeilenoption: --version\n", "", False), "failed"),
+        (_HUNG, "failed"),
+    ],
+)
+def test_the_version_of_wsl_in_any_language(done: Completed, result: str) -> None:
+    finding = between.judge_version(done)
+
+    assert finding.result == result
+    assert bool(finding.remedy) == (result != "ok")
+
+
+def test_a_default_that_belongs_to_another_program_is_warned_of() -> None:
+    docker = Distribution("docker-desktop", 2, True, "")
+    ubuntu = _UBUNTU._replace(is_default=False)
+
+    assert between.judge_distribution([_UBUNTU, docker._replace(is_default=False)], _UBUNTU).result == "ok"
+    finding = between.judge_distribution([docker, ubuntu], ubuntu)
+    assert finding.result == "warning"
+    assert 'wsl --set-default "Ubuntu"' in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("done", "result", "words"),
+    [
+        (Completed(0, "", "", False), "ok", ""),
+        (Completed(255, "Wsl/Service/CreateVm/HCS/HCS_E_HYPERV_NOT_INSTALLED", "", False), "failed", "BIOS"),
+        (Completed(255, "Error: 0x80370114", "", False), "failed", "Virtual Machine Platform"),
+        (Completed(255, "Fehlercode: Wsl/0x80070422", "", False), "failed", "WslService"),
+        (Completed(255, "etwas anderes", "", False), "failed", "wsl --update"),
+        (_HUNG, "failed", "wsl --shutdown"),
+    ],
+)  # fmt: skip
+def test_why_the_virtual_machine_does_not_start(done: Completed, result: str, words: str) -> None:
+    finding = between.judge_start(done, 1.0)
+
+    assert finding.result == result
+    assert words in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("text", "result", "words"),
+    [
+        ("", "ok", "15000 and 60000 ms"),
+        ("[wsl2]\nmemory=8GB # half\n", "ok", "wsl2.memory=8GB."),
+        ("[wsl2]\nvmIdleTimeout=-1\n[general]\ninstanceIdleTimeout=-1\n", "ok", "never stops"),
+        ("[wsl2]\nlocalhostForwarding=False\n", "warning", "localhostforwarding=False"),
+        ("[wsl2]\nnetworkingMode=mirrored\nlocalhostForwarding=false\n", "ok", "mirrored"),
+        ("[wsl2]\nkernel=C:\\\\kernel\n", "warning", "kernel="),
+        ("memory=8GB\n", "warning", "cannot be read"),
+    ],
+)
+def test_settings_of_wsl(text: str, result: str, words: str) -> None:
+    finding = surroundings.judge_settings(text, bool(text))
+
+    assert finding.result == result
+    assert words in finding.evidence
+
+
+def test_clocks_that_agree_and_one_that_slept() -> None:
+    assert between.judge_clock(0.2).result == "ok"
+    assert between.judge_clock(-3600).result == "warning"
+    assert "3600.0 s behind" in between.judge_clock(-3600).evidence
+
+
+def test_whether_hvsocket_is_possible_and_why_not() -> None:
+    number = "0d3c5a2e-7f5b-4d6e-9a43-b3f9a1c0d2e4"
+
+    assert number in between.judge_hvsocket((3, 12), True, number).evidence
+    assert "3.12 or later" in between.judge_hvsocket((3, 11), False, number).remedy
+    assert "wsl --update" in between.judge_hvsocket((3, 12), True, "").remedy
+
+
+def test_only_rows_are_taken_from_what_the_other_side_prints() -> None:
+    row = {
+        "name": "kernel",
+        "side": "wsl",
+        "severity": "fatal",
+        "result": "ok",
+        "evidence": "6.6",
+        "remedy": "",
+        "seconds": 1,
+    }
+    lines = ["Welcome to Ubuntu", json.dumps({"versions": {"numpy": "2.1"}}), json.dumps(row)]
+    lines += [json.dumps({**row, "result": "fine"}), json.dumps({**row, "name": 3}), "[]", "{}", "3"]
+    lines += [json.dumps({**row, "seconds": "long"})]
+    rows, versions = between.parse_rows("\n".join(lines))
+
+    assert [found.name for found in rows] == ["kernel"]
+    assert versions == {"numpy": "2.1"}
+
+
+@pytest.mark.parametrize(
+    ("done", "count", "ended", "result"),
+    [
+        (Completed(0, "", "", False), 20, True, "ok"),
+        (Completed(1, "", "No module named 'sklearn_wsl_gpu'", False), 0, False, "failed"),
+        (Completed(0, "", "", False), 0, False, "failed"),
+        (_HUNG, 3, False, "failed"),
+    ],
+)
+def test_how_the_other_sides_doctor_did(done: Completed, count: int, ended: bool, result: str) -> None:
+    assert between.judge_there(done, count, ended).result == result
+
+
+@pytest.mark.parametrize(
+    ("build", "bits", "result"), [(19044, 64, "ok"), (26100, 64, "ok"), (19043, 64, "failed"), (26100, 32, "failed")]
+)
+def test_builds_of_windows(build: int, bits: int, result: str) -> None:
+    assert windows.judge_build(build, bits).result == result
+
+
+def test_a_pool_lives_on_a_local_drive_only() -> None:
+    home = r"C:\Users\ada\AppData\Local"
+
+    assert windows.judge_directory(home, (3, 0x10), [r"C:\Users\ada\OneDrive"], 2**34).result == "ok"
+    for path, facts in ((home, (4, 0x10)), (home, (3, 0x810)), (home, None), (r"C:\Users\ada\OneDrive\x", (3, 0x10))):
+        finding = windows.judge_directory(path, facts, [r"C:\Users\ada\OneDrive"], 2**34)
+        assert finding.result == "warning"
+        assert path in finding.evidence
+
+
+def test_what_else_is_looked_at_on_windows() -> None:
+    assert windows.judge_elevation(False).result == "ok"
+    assert windows.judge_elevation(True).result == "warning"
+    assert surroundings.judge_profile(r"C:\Users\ada").result == "ok"
+    assert surroundings.judge_profile(r"C:\Users\Zoë").result == "warning"
+    assert "Defender runs" in surroundings.judge_antivirus(True, "C:\\pool").evidence
+    assert "another scanner" in surroundings.judge_antivirus(False, "C:\\pool").evidence
+
+
+def _rows(text: str) -> dict[str, dict[str, Any]]:
+    # Of a name on both sides, the other side's comes first, as `setdefault` keeps it.
+    found: dict[str, dict[str, Any]] = {}
+    for row in json.loads(text)["checks"]:
+        found.setdefault(row["name"], row)
+    return found
+
+
+def test_from_the_other_side_of_wsl_both_sides_are_in_one_table(machine: Machine) -> None:
+    ran = run_doctor("--json", environment=beside(machine))
+    rows = _rows(ran.stdout)
+
+    assert ran.returncode == 0, ran.stdout
+    for name in ("wsl-version", "distribution", "wsl-start", "interpreter", "clock", "doctor-there"):
+        assert rows[name]["result"] == "ok", rows[name]
+    assert rows["environment"]["result"] == "ok"  # of the other side
+    assert rows["reach"]["result"] == "ok"
+    assert "numpy" in rows["versions"]["evidence"]
+    names = list(rows)
+    assert names.index("doctor-there") < names.index("kernel") < names.index("reach")
+    asked = [run for run in machine.asked if "sklearn_wsl_gpu.doctor" in run]
+    assert [run[run.index("--exec") + 2 :] for run in asked] == [["-P", "-m", "sklearn_wsl_gpu.doctor"]]
+
+
+def test_a_wsl_that_hangs_fails_one_check_and_what_depends_on_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sklearn_wsl_gpu.doctor import command
+
+    for name, value in beside(machine).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(between, "_START_SECONDS", 0.5)
+    machine.hangs = "/bin/true"
+    machine.save()
+    rows = {row.name: row for row in command.look({})}
+
+    assert rows["wsl-start"].result == "failed"
+    assert "does not start within" in rows["wsl-start"].evidence
+    assert {rows[name].result for name in ("interpreter", "clock", "doctor-there", "reach", "challenge")} == {"skipped"}
+    machine.shut_down()
+
+
+def test_an_old_wsl_a_broken_one_and_none_are_told_apart(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn_wsl_gpu.doctor import checks, command
+
+    def first(environment: dict[str, str]) -> checks.Row:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        return next(row for row in command.look({}) if row.name == "wsl-version")
+
+    write_version(machine, "")
+    assert "old one of Windows" in first(beside(machine)).evidence
+    assert "is no program" in first({**beside(machine), "SKLEARN_WSL_GPU_WSL": "no-such-wsl.exe"}).evidence
+
+
+def test_a_distribution_without_the_package_is_sent_to_setup(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn_wsl_gpu.doctor import command
+
+    for name, value in beside(machine).items():
+        monkeypatch.setenv(name, value)
+    for path in machine.home.rglob("python"):
+        path.unlink()
+    row = next(row for row in command.look({}) if row.name == "interpreter")
+
+    assert row.result == "failed"
+    assert "sklearn-wsl-gpu setup" in row.evidence
