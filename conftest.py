@@ -23,7 +23,7 @@ import hypothesis
 import psutil
 import pytest
 
-from sklearn_wsl_gpu import measuring, policy, sessions
+from sklearn_wsl_gpu import launch, measuring, policy, sessions
 from sklearn_wsl_gpu.context import offload
 from sklearn_wsl_gpu.reporting import process_report
 
@@ -37,6 +37,7 @@ atexit.register(shutil.rmtree, os.environ[_CACHES], ignore_errors=True)
 #: Helper processes of joblib and multiprocessing that outlive their pools by design.
 _TRACKERS = ("resource_tracker", "popen_loky_posix", "forkserver")
 
+_last: pytest.Item | None = None
 
 # A run that decides whether a change lands must be repeatable; elsewhere each run tries new examples.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -46,6 +47,7 @@ if os.environ.get("CI"):
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "falls_back: calls of this test are meant to be done locally")
+    config.addinivalue_line("markers", "worker(**settings): what `shared_worker` is to be asked for")
 
 
 def _children() -> set[int]:
@@ -89,17 +91,71 @@ def _shared_memory() -> set[str]:
     return {name for name in names if not foreign.match(name)}
 
 
-@pytest.fixture(scope="module")
-def shared_worker() -> Iterator[None]:
-    """Keep one worker for all tests of a module, started before the first one."""
+@pytest.fixture
+def shared_worker() -> None:
+    """Use the worker that is running, and the session that the tests of this module before this one have used."""
+
+
+@pytest.fixture
+def running_worker() -> None:
+    """Use the worker that is running, by sessions of this test's own."""
+
+
+@pytest.fixture
+def own_worker() -> None:
+    """Share nothing, where the other tests of a module do."""
+
+
+def _sharing(item: pytest.Item) -> int:
+    """Return what a test shares with others: 0 for worker and session, 1 for the worker, 2 for nothing."""
+    names = getattr(item, "fixturenames", ())
+    if "own_worker" in names:
+        return 2
+    return 0 if "shared_worker" in names else 1 if "running_worker" in names else 2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The start of a worker costs more than most tests: those that share one follow each other.
+    items.sort(key=_sharing)
+
+
+def _close_sessions() -> None:
+    """Close all sessions, and let their worker run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "stop_all", lambda: None)
+        sessions.shutdown()
+
+
+def _shared_processes() -> set[int]:
+    """Return the numbers of the running worker's processes."""
+    fronts = [worker.pid for worker in launch._workers.local.values() if worker.alive]
+    return {*fronts, *(child.pid for front in fronts for child in psutil.Process(front).children(recursive=True))}
+
+
+def _share(item: pytest.Item, before: pytest.Item | None) -> None:
+    """Begin a test with what it shares, and with nothing else."""
+    sharing = _sharing(item)
+    if sharing == 2:
+        sessions.shutdown()
+        return
+    if sharing == 0 and before is not None and before.path != item.path:
+        _close_sessions()
+    if sharing == 1 and _shared_processes():
+        return
+
     import numpy as np
     from sklearn.preprocessing import StandardScaler
 
-    with offload(fallback="raise"):
+    asked = item.get_closest_marker("worker")
+    with offload(fallback="raise", **({} if asked is None else asked.kwargs)):
         StandardScaler().fit(np.eye(3))
     for session in sessions.live():
         session.room.ready.wait()
-    yield
+    if sharing == 1:
+        _close_sessions()
+
+
+def pytest_sessionfinish() -> None:
     sessions.shutdown()
 
 
@@ -113,8 +169,10 @@ def own_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a process, descriptor, lease or shared memory file, or a call that fell back."""
-    keeps_worker = "shared_worker" in request.fixturenames
-    children, descriptors, shared = _children(), _descriptors(), _shared_memory()
+    global _last
+    _share(request.node, _last)
+    _last = request.node
+    children, descriptors, memory, worker = _children(), _descriptors(), _shared_memory(), _shared_processes()
     done = len(process_report.calls)
     yield
     gc.collect()
@@ -122,16 +180,19 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     for session in sessions.live():
         if not session.broken:
             assert session.pool.used_bytes == 0, f"leases are left: {session.pool}"
-    if not keeps_worker:
+    if _sharing(request.node) == 1:
+        _close_sessions()
+    elif _sharing(request.node) == 2:
         sessions.shutdown()
     gc.collect()
-    left = _children() - children
+    left = _children() - children - _shared_processes()  # a worker that died has been replaced for the others
     for process in [psutil.Process(pid) for pid in left if psutil.pid_exists(pid)]:
         process.kill()
     assert not left, f"processes are left: {left}"
     more = {name: target for name, target in _descriptors().items() if descriptors.get(name) != target}
-    assert not more, f"descriptors are left: {more}"
-    assert not _shared_memory() - shared, "memory is left"
+    replaced = _shared_processes() - worker and len(_descriptors()) == len(descriptors)
+    assert not more or replaced, f"descriptors are left: {more}"
+    assert not _shared_memory() - memory, "memory is left"
     if request.node.get_closest_marker("falls_back") is None:
         # Of what is done in parts, the parts are calls of their own.
         given = [item for item in records if item.where == "local" and item.reason is not None]

@@ -128,6 +128,7 @@ def test_a_worker_that_cannot_start_says_why_and_leaves_nothing(
     assert _json(capsys, "status", "--keys", keys) == {"workers": []}
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_the_map_of_slots_is_part_of_the_status_of_a_session() -> None:
     with offload(slots=(1, 2, 0), slot_bytes=2**23, fallback="raise") as session:
         kept = StandardScaler().fit_transform(np.ones((150_000, 4)))

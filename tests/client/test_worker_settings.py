@@ -1,4 +1,4 @@
-"""The settings that make a pool or a worker: each test starts its own."""
+"""The settings that make a pool or a worker: some tests start their own."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sklearn_wsl_gpu import FallbackWarning, offload, sessions
 X = np.random.default_rng(0).normal(size=(40, 3))
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_slots_and_slot_bytes_make_the_pool() -> None:
     with offload(slots=(2, 1, 1), slot_bytes=64 * 1024) as session:
         Ridge().fit(X, X[:, 0])
@@ -28,6 +29,7 @@ def test_slots_and_slot_bytes_make_the_pool() -> None:
     assert (geometry.slot_bytes, geometry.inputs, geometry.outputs, geometry.scratch) == (65536, 2, 1, 1)
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_what_does_not_fit_in_the_pool_says_which_setting_to_change() -> None:
     with (
         offload(slots=(1, 1, 0), slot_bytes=4096, pool_limit=0, fallback="raise"),
@@ -112,6 +114,7 @@ def test_an_engine_of_somebody_else_is_used_by_its_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.falls_back
+@pytest.mark.usefixtures("running_worker")
 def test_timeout_bounds_a_call_and_the_call_is_done_here() -> None:
     with offload():
         StandardScaler().fit(X)

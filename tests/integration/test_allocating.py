@@ -24,6 +24,8 @@ from sklearn_wsl_gpu.pool import Pool
 VALUES = np.random.default_rng(0).normal(size=(50_000, 8))
 TARGET = VALUES @ np.arange(8.0)
 
+pytestmark = pytest.mark.usefixtures("running_worker")
+
 
 def _pool(session: Any) -> Pool:
     return sessions.obtain(session.settings).pool

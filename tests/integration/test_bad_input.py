@@ -257,6 +257,7 @@ def _garbage() -> list[list[bytes]]:
     ]
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_frames_that_are_no_messages_are_refused_and_the_session_goes_on() -> None:
     with offload(fallback="raise"):
         scaler = StandardScaler().fit(X)
@@ -271,6 +272,7 @@ def test_frames_that_are_no_messages_are_refused_and_the_session_goes_on() -> No
         np.testing.assert_array_equal(scaler.transform(X), StandardScaler().fit(X).transform(X))
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_bytes_that_are_no_zeromq_are_dropped_and_the_session_goes_on() -> None:
     with offload(fallback="raise") as session:
         StandardScaler().fit(X)
@@ -315,6 +317,7 @@ FORGED: dict[str, tuple[SpanRef | None, list[Any]]] = {
 
 
 @pytest.mark.parametrize("what", FORGED)
+@pytest.mark.usefixtures("running_worker")
 def test_a_forged_reference_is_refused_and_the_worker_lives(what: str) -> None:
     inputs, refs = FORGED[what]
     with offload(fallback="raise") as session:
@@ -332,6 +335,7 @@ def test_a_forged_reference_is_refused_and_the_worker_lives(what: str) -> None:
 @pytest.mark.parametrize(
     "block", [b"\xff" * 64, pack_superblock(1, Geometry(4096, 1, 1, 10_000_000))], ids=["garbage", "too many slots"]
 )
+@pytest.mark.usefixtures("running_worker")
 def test_a_client_that_spoils_its_own_pool_does_not_keep_others_from_the_workers_report(block: bytes) -> None:
     with offload(fallback="raise") as session:
         StandardScaler().fit(X)
@@ -348,6 +352,7 @@ def test_a_client_that_spoils_its_own_pool_does_not_keep_others_from_the_workers
 
 
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "GridSearchCV", "StandardScaler.__class__", ""])
+@pytest.mark.usefixtures("running_worker")
 def test_a_worker_calls_nothing_that_is_not_in_its_table(name: str) -> None:
     estimator, _, method = name.partition(".")
     body = m.encode_body(m.CallBody(estimator, method or "fit", "cpu", 0, 0, [], [], [], [], [], [], None, -1, 0))
@@ -359,6 +364,7 @@ def test_a_worker_calls_nothing_that_is_not_in_its_table(name: str) -> None:
     assert answer.code == "not-in-table"
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_another_clients_session_is_refused(tmp_path: Path) -> None:
     with offload(fallback="raise"):
         StandardScaler().fit(X)
@@ -371,6 +377,7 @@ def test_another_clients_session_is_refused(tmp_path: Path) -> None:
     assert answer.code == "unknown-session"
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_a_session_that_the_worker_has_forgotten_is_opened_anew() -> None:
     with offload() as session:
         StandardScaler().fit(X)
@@ -385,20 +392,21 @@ def test_a_session_that_the_worker_has_forgotten_is_opened_anew() -> None:
     assert session.report().offloaded == 2
 
 
-@pytest.mark.parametrize("pid", [2**62, 0, -1, 2**22 + 1])
-def test_a_greeting_with_an_impossible_process_number_leaves_the_worker_serving(pid: int) -> None:
+def test_a_greeting_with_an_impossible_process_number_leaves_the_worker_serving() -> None:
     with offload(fallback="raise") as session:
         StandardScaler().fit(X)
         live = sessions.live()[0]
-        pool = Pool(Geometry(slot_bytes=4096, inputs=1, outputs=1, scratch=0))
-        versions = [list(pair) for pair in live._welcome.versions]
-        hello = m.Hello(PROTOCOL, versions, pid, shared.boot_id(), [pool.segment.region, [shared.offer(pool.segment)]])
-        wire = Wire(live.where.endpoint, live.where.keys, -1, greeted=False)
-        wire.connect(time.monotonic() + 10)
-        answer, _ = wire.ask(hello)
-        wire.close()
-        pool.close()
-        StandardScaler().fit(X)
+        for pid in (2**62, 0, -1, 2**22 + 1):
+            pool = Pool(Geometry(slot_bytes=4096, inputs=1, outputs=1, scratch=0))
+            versions = [list(pair) for pair in live._welcome.versions]
+            offer = [pool.segment.region, [shared.offer(pool.segment)]]
+            hello = m.Hello(PROTOCOL, versions, pid, shared.boot_id(), offer)
+            wire = Wire(live.where.endpoint, live.where.keys, -1, greeted=False)
+            wire.connect(time.monotonic() + 10)
+            answer, _ = wire.ask(hello)
+            wire.close()
+            pool.close()
+            StandardScaler().fit(X)
 
-    assert isinstance(answer, m.Welcome)
-    assert session.report().offloaded == 2
+            assert isinstance(answer, m.Welcome), pid
+    assert session.report().offloaded == 5

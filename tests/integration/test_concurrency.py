@@ -35,6 +35,7 @@ X, Y = load_iris(return_X_y=True)
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_threads_with_contexts_of_their_own_get_exact_results() -> None:
     data = [np.random.default_rng(seed).normal(size=(300, 5)) for seed in range(6)]
     expected = [StandardScaler().fit(part).transform(part) for part in data]
@@ -101,6 +102,7 @@ def _score(estimator: Any, data: Any, target: Any) -> float:
     return float(estimator.score(data, target))
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_inner_fits_are_offloaded_in_joblibs_threads() -> None:
     # A score that no worker knows: the fits are not one call.
     search = GridSearchCV(SVC(), {"C": [0.1, 1.0]}, cv=3, n_jobs=2, scoring=_score)
@@ -199,6 +201,7 @@ def test_spawned_children_offload_too(tmp_path: Path) -> None:
     assert result.stdout.strip() == "[1, 1]", result.stderr
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_a_repeated_request_never_runs_twice() -> None:
     with offload(fallback="raise") as session:
         StandardScaler().fit(X)
@@ -245,6 +248,7 @@ with sklearn_wsl_gpu.offload(fallback="raise"):
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_it_nests_is_entered_again_and_decorates() -> None:
     block = offload(min_elements=1)
 
@@ -271,6 +275,7 @@ def test_it_nests_is_entered_again_and_decorates() -> None:
     assert not patching.is_installed()
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_it_decorates_coroutines_and_lives_in_generators() -> None:
     @offload(fallback="raise")
     async def fit() -> bool:

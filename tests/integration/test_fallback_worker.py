@@ -41,6 +41,7 @@ def test_a_worker_that_ends_at_once_is_told_with_what_it_printed(
 
 
 @pytest.mark.falls_back
+@pytest.mark.usefixtures("running_worker")
 def test_what_can_never_fit_in_the_pool_is_done_here_and_the_setting_is_named() -> None:
     big = np.zeros((3000, 100))
     with (
@@ -57,6 +58,7 @@ def test_what_can_never_fit_in_the_pool_is_done_here_and_the_setting_is_named() 
         StandardScaler().fit(big)
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_a_result_that_is_larger_than_was_guessed_arrives_all_the_same() -> None:
     with offload(fallback="raise", slots=(2, 2, 4), slot_bytes=2**22) as session:
         encoded = OneHotEncoder(sparse_output=False).fit_transform(np.arange(1000).reshape(-1, 1))

@@ -28,9 +28,9 @@ pytestmark = pytest.mark.timeout(120)
 FAULTS: dict[str, tuple[str, int, dict[str, Any], str]] = {
     "the executor is killed": ("executor_pid", signal.SIGKILL, {}, "executor-died"),
     "the executor crashes": ("executor_pid", signal.SIGSEGV, {}, "executor-died"),
-    "the executor is stopped and a deadline passes": ("executor_pid", signal.SIGSTOP, {"timeout": 6.0}, "deadline"),
+    "the executor is stopped and a deadline passes": ("executor_pid", signal.SIGSTOP, {"timeout": 2.0}, "deadline"),
     "the front is killed": ("pid", signal.SIGKILL, {}, "worker-died"),
-    "the front is stopped and a deadline passes": ("pid", signal.SIGSTOP, {"timeout": 6.0}, "deadline"),
+    "the front is stopped and a deadline passes": ("pid", signal.SIGSTOP, {"timeout": 2.0}, "deadline"),
 }
 
 
@@ -45,18 +45,22 @@ def _same(one: KMeans, other: KMeans) -> bool:
 
 @pytest.mark.falls_back
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.usefixtures("running_worker")
 def test_a_fit_that_loses_its_worker_is_done_here_and_the_next_one_is_offloaded(fault: str, expected: KMeans) -> None:
     who, how, settings, code = FAULTS[fault]
     estimator = long_fit()
 
-    with offload(**settings) as session:
-        with during_a_job(session, lambda status: kill(status[who], how)), pytest.warns(FallbackWarning) as told:
-            estimator.fit(POINTS)
+    with offload() as session:
+        StandardScaler().fit(POINTS)  # the deadline is for the fit, and not for the start of a worker
+        with offload(**settings), pytest.warns(FallbackWarning) as told:
+            with during_a_job(session, lambda status: kill(status[who], how)):
+                estimator.fit(POINTS)
         scaler = StandardScaler().fit(POINTS)
 
     assert len(told) == 1
     assert _same(estimator, expected)
     assert [(call.where, call.reason and call.reason.code) for call in session.report().calls] == [
+        ("worker", None),
         ("local", code),
         ("worker", None),
     ]
@@ -72,6 +76,7 @@ def test_a_fit_that_loses_its_worker_is_done_here_and_the_next_one_is_offloaded(
         ("the executor is stopped and a deadline passes", DeadlineExceeded),
     ],
 )
+@pytest.mark.usefixtures("running_worker")
 def test_with_fallback_raise_a_lost_worker_is_an_error_and_the_estimator_is_untouched(
     fault: str, error: type[Exception]
 ) -> None:
@@ -79,9 +84,11 @@ def test_with_fallback_raise_a_lost_worker_is_an_error_and_the_estimator_is_unto
     estimator = long_fit()
     before = dict(vars(estimator))
 
-    with offload(fallback="raise", **settings) as session:
-        with during_a_job(session, lambda status: kill(status[who], how)), pytest.raises(error) as raised:
-            estimator.fit(POINTS)
+    with offload(fallback="raise") as session:
+        StandardScaler().fit(POINTS)  # the deadline is for the fit, and not for the start of a worker
+        with offload(fallback="raise", **settings), pytest.raises(error) as raised:
+            with during_a_job(session, lambda status: kill(status[who], how)):
+                estimator.fit(POINTS)
         StandardScaler().fit(POINTS)
 
     assert raised.value.code == code  # type: ignore[attr-defined]
@@ -90,6 +97,7 @@ def test_with_fallback_raise_a_lost_worker_is_an_error_and_the_estimator_is_unto
 
 @pytest.mark.falls_back
 @pytest.mark.parametrize("who", ["executor_pid", "pid"])
+@pytest.mark.usefixtures("running_worker")
 def test_a_worker_that_dies_between_two_calls_costs_at_most_one_of_them(who: str) -> None:
     with offload() as session, warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)
@@ -105,6 +113,7 @@ def test_a_worker_that_dies_between_two_calls_costs_at_most_one_of_them(who: str
 
 
 @pytest.mark.falls_back
+@pytest.mark.usefixtures("running_worker")
 def test_an_abandoned_call_gives_its_memory_back_once_the_worker_has_confirmed() -> None:
     with offload(timeout=0.5) as session, warnings.catch_warnings():
         warnings.simplefilter("ignore", FallbackWarning)
@@ -116,6 +125,7 @@ def test_an_abandoned_call_gives_its_memory_back_once_the_worker_has_confirmed()
 
 
 @pytest.mark.falls_back
+@pytest.mark.usefixtures("running_worker")
 def test_an_abandoned_call_keeps_its_memory_when_the_next_call_is_interrupted_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -145,15 +155,16 @@ import sys, numpy as np
 sys.path.insert(0, {root!r})
 from tests.integration.tools import POINTS, long_fit
 import sklearn_wsl_gpu
+from sklearn.preprocessing import StandardScaler
 estimator = long_fit().set_params(n_init=60)
 with sklearn_wsl_gpu.offload({arguments}) as session:
+    StandardScaler().fit(POINTS)
     status = session.status()
     print(status["pid"], status["executor_pid"], flush=True)
     try:
         estimator.fit(POINTS)
     except KeyboardInterrupt:
         print("interrupted", sorted(set(vars(estimator)) - set(estimator.get_params())), flush=True)
-        from sklearn.preprocessing import StandardScaler
         StandardScaler().fit(POINTS)
         print(session.report().calls[-1].where, session.status()["pool_used_bytes"], flush=True)
 """
@@ -168,8 +179,11 @@ def _client(arguments: str = "") -> tuple[subprocess.Popen[str], int, int]:
     return process, front, executor
 
 
-def _busy(number: int) -> bool:
-    return psutil.Process(number).cpu_times().user > 3.0
+def _busy(number: int) -> None:
+    """Wait until a process that was ready has computed for some time."""
+    process = psutil.Process(number)
+    before = process.cpu_times().user
+    until(lambda: process.cpu_times().user > before + 0.5)
 
 
 def _gone(*numbers: int) -> bool:
@@ -178,7 +192,7 @@ def _gone(*numbers: int) -> bool:
 
 def test_ctrl_c_gives_the_prompt_back_leaves_the_estimator_untouched_and_the_worker_usable() -> None:
     process, front, executor = _client()
-    until(lambda: _busy(executor))
+    _busy(executor)
 
     begin = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -195,7 +209,7 @@ def test_ctrl_c_gives_the_prompt_back_leaves_the_estimator_untouched_and_the_wor
 
 def test_nothing_is_left_of_the_embedded_worker_when_its_client_is_killed() -> None:
     process, front, executor = _client()
-    until(lambda: _busy(executor))
+    _busy(executor)
 
     process.kill()
     process.communicate()
@@ -232,6 +246,7 @@ def test_a_stopped_worker_ends_cleanly_on_sigterm(tmp_path: Path) -> None:
     until(lambda: _gone(executor))
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_a_worker_ends_on_request() -> None:
     with offload() as session:
         front = int(str(session.status()["pid"]))

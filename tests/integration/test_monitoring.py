@@ -6,7 +6,6 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,13 +28,12 @@ FIXED_POOL: dict[str, Any] = {"slots": (1, 1, 0), "slot_bytes": 4 * MIB, "pool_l
 pytestmark = [pytest.mark.timeout(90), pytest.mark.skipif(os.name == "nt", reason="a worker runs on Linux")]
 
 
-@pytest.fixture
-def worker(tmp_path: Path) -> Iterator[dict[str, Any]]:
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """Start one; give the settings with which it is used."""
-    keys = tmp_path / "keys"
+    keys = tmp_path_factory.mktemp("worker") / "keys"
     with standalone_worker(keys) as (endpoint, _):
         yield {"endpoint": endpoint, "keys": keys, "fallback": "raise"}
-        sessions.shutdown()
 
 
 def _session(session: OffloadSession) -> Session:

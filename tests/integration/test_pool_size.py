@@ -117,6 +117,7 @@ def test_in_a_small_control_group_what_cannot_be_is_an_error_and_nobody_is_kille
     assert "MB of memory are available" in full
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_the_choice_is_shown_by_the_session_its_state_and_once_by_verbose(capsys: pytest.CaptureFixture[str]) -> None:
     with offload(fallback="raise", verbose=1, slots=(1, 1, 0), slot_bytes=2**20) as session:
         StandardScaler().fit(X)
@@ -130,6 +131,7 @@ def test_the_choice_is_shown_by_the_session_its_state_and_once_by_verbose(capsys
     assert lines.count("sklearn_wsl_gpu: pool of 2 slots of 1 MiB, as asked") == 1
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_sessions_of_the_same_settings_are_one_session_of_one_size() -> None:
     with offload(fallback="raise"):
         StandardScaler().fit(X)

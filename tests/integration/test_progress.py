@@ -16,6 +16,7 @@ from tests.parity.cases import X
 callback = pytest.importorskip("sklearn.callback", reason="this scikit-learn has no callbacks")
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_it_shows_a_task_while_the_worker_is_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     # A fit of seconds: its second task is to be told of before its last one ends.
@@ -38,6 +39,7 @@ def test_it_shows_a_task_while_the_worker_is_at_it(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.falls_back
+@pytest.mark.usefixtures("running_worker")
 def test_a_fit_whose_executor_dies_is_shown_again_from_its_beginning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -26,6 +26,8 @@ MIB = 2**20
 LARGE = np.random.default_rng(0).normal(size=(50_000, 8))
 SMALL_POOL: dict[str, Any] = {"slots": (1, 1, 1), "slot_bytes": 4 * MIB, "fallback": "raise"}
 
+pytestmark = pytest.mark.usefixtures("running_worker")
+
 
 def _expected(X: np.ndarray) -> np.ndarray:
     return StandardScaler().fit(X).transform(X)
@@ -145,6 +147,7 @@ def test_pages_are_made_ready_when_a_session_is_opened_and_stay_so() -> None:
         assert _resident(held.pool) >= 4 * MIB
 
 
+@pytest.mark.usefixtures("own_worker")
 def test_a_session_that_is_closed_does_not_wait_for_pages_to_be_ready() -> None:
     with offload(fallback="raise", prefault=2**33) as session:
         StandardScaler().fit(LARGE[:9])

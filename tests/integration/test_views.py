@@ -23,6 +23,8 @@ LARGE = np.random.default_rng(0).normal(size=(50_000, 8))
 SMALL = LARGE[:100]
 GIGABYTE = 10**9
 
+pytestmark = pytest.mark.usefixtures("running_worker")
+
 
 def _expected(X: np.ndarray) -> np.ndarray:
     return StandardScaler().fit(X).transform(X)
@@ -53,6 +55,7 @@ def test_a_small_result_and_fitted_attributes_are_private() -> None:
         np.testing.assert_array_equal(result, _expected(SMALL))
 
 
+@pytest.mark.usefixtures("own_worker")
 def test_a_large_fitted_attribute_is_not_copied_either_and_the_model_is_an_ordinary_one() -> None:
     local = Nystroem(n_components=500, random_state=0).fit(LARGE[:700])
     with offload(fallback="raise") as session:
@@ -104,6 +107,7 @@ def test_kept_results_are_not_overwritten_by_later_calls() -> None:
         np.testing.assert_array_equal(first, copy)
 
 
+@pytest.mark.usefixtures("own_worker")
 def test_kept_results_outlive_their_worker_and_their_session() -> None:
     with offload(fallback="raise") as session:
         result = StandardScaler().fit_transform(LARGE)

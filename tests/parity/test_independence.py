@@ -65,6 +65,7 @@ def kill_worker() -> None:
     psutil.wait_procs(processes)
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_what_is_not_offloaded_works_on_a_remotely_fitted_estimator() -> None:
     local = {name: use(_fitted(name)) for name, use in NATIVE.items()}
     with on_the_worker():
@@ -89,6 +90,7 @@ def test_every_method_works_here_when_the_worker_is_gone() -> None:
     assert {call: words for call, words in found.items() if words} == {}
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_a_pickle_loads_and_predicts_where_this_package_is_not_installed(tmp_path: Path) -> None:
     with on_the_worker():
         fitted = {name: _fitted(name) for name in ROWS}

@@ -340,6 +340,7 @@ def test_support_vectors_of_a_regressor_that_do_not_fit_are_refused() -> None:
     assert not accepted(classifier), "without its classes, a classifier of two looks like a regressor"
 
 
+@pytest.mark.usefixtures("running_worker")
 def test_a_fit_with_a_precomputed_kernel_is_not_taken_for_a_forgery() -> None:
     """Its support vectors are empty, and only the kernel, which a reply does not repeat, tells why."""
     kernel = X @ X.T

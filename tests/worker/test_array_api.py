@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC
 
-import sklearn_wsl_gpu
 from sklearn_wsl_gpu import ConfigurationError, FallbackWarning, measuring, offload, sessions, workload
 from sklearn_wsl_gpu.estimators.functions import FUNCTIONS
 from sklearn_wsl_gpu.testing import assert_same
@@ -62,15 +61,6 @@ def test_the_engine_computes_what_scikit_learn_does_under_every_namespace(namesp
     assert ran.returncode == 0, ran.stdout[-6000:]
 
 
-@pytest.fixture(scope="module")
-def worker() -> Iterator[None]:
-    pytest.importorskip("torch", reason="on the CPU the engine computes by PyTorch")
-    with offload(engine="array_api", device="cpu", fallback="raise"):
-        StandardScaler().fit(X)
-    yield
-    sklearn_wsl_gpu.shutdown()
-
-
 def _assert_close(remote: Any, local: Any) -> None:
     assert vars(remote).keys() == vars(local).keys()
     for name, value in vars(local).items():
@@ -84,7 +74,9 @@ def _offloaded(fallback: str = "raise") -> offload:
     return offload(engine="array_api", device="cpu", fallback=fallback)
 
 
-@pytest.mark.usefixtures("worker", "shared_worker")
+@pytest.mark.usefixtures("shared_worker")
+@pytest.mark.worker(engine="array_api", device="cpu")
+@pytest.mark.skipif(find_spec("torch") is None, reason="on the CPU the engine computes by PyTorch")
 class TestOnTheCpu:
     def test_a_fit_leaves_what_a_local_fit_leaves(self) -> None:
         local = LogisticRegression().fit(X, Y)
