@@ -85,6 +85,8 @@ def _add_worker(parser: argparse.ArgumentParser) -> None:
     start = actions.add_parser("start", help="start one in the background")
     start.add_argument("--detach", action="store_true", help="as it does anyway: this command ends, the worker stays")
     start.set_defaults(act=_start, listen="tcp://127.0.0.1:*")
+    words = "port for the arrays of clients on other machines, through an ssh tunnel or a firewall; default: any"
+    start.add_argument("--stream-port", type=int, default=0, help=words)
     automatic = actions.add_parser("autostart", help="on Windows, start one whenever you log on")
     automatic.add_argument("state", choices=["on", "off"])
     automatic.set_defaults(act=_autostart, listen="tcp://127.0.0.1:47474")
@@ -105,7 +107,7 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
     for name in ("engine", "device"):
         default = os.environ.get(f"SKLEARN_WSL_GPU_{name.upper()}", "auto")
         parser.add_argument(f"--{name}", default=default, help="default: auto")
-    words = "a loopback endpoint; default: %(default)s (* is any port)"
+    words = "where it listens: tcp://ADDRESS:PORT; default: %(default)s (* is any port; only this machine reaches it)"
     parser.add_argument("--listen", default=parser.get_default("listen"), help=words)
     _add_side(parser)
     parser.add_argument(
@@ -210,12 +212,15 @@ def _start(options: argparse.Namespace) -> int:
     from sklearn_wsl_gpu import standing
 
     found, is_new = standing.start(
-        options.keys, options.engine, options.device, options.listen, options.distribution, options.interpreter
-    )
+        options.keys, options.engine, options.device, options.listen, options.distribution, options.interpreter,
+        options.stream_port,
+    )  # fmt: skip
     if options.json:
         print(json.dumps({"workers": [found]}))
         return 0
     print(_worker(found) if is_new else f"It runs already. {_worker(found)}")
+    if is_new and not found["endpoint"].startswith(("tcp://127.", "tcp://[::1]")):
+        print(standing.messages(options.keys), file=sys.stderr)  # what to know about a worker for other machines
     print(f"To use it: offload(endpoint={found['endpoint']!r}), or SKLEARN_WSL_GPU_ENDPOINT={found['endpoint']}")
     return 0
 

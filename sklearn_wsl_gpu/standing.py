@@ -33,6 +33,7 @@ def start(
     listen: str,
     distribution: str | None = None,
     interpreter: str | None = None,
+    stream_port: int = 0,
 ) -> tuple[dict[str, Any], bool]:
     """Start a worker in the background, and wait until its engine is there. It outlives this process.
 
@@ -48,6 +49,8 @@ def start(
         Endpoint to bind.
     distribution, interpreter : str or None
         As the settings of these names.
+    stream_port : int
+        Port for arrays; 0 for a free one, opened when it is needed.
 
     Returns
     -------
@@ -69,6 +72,7 @@ def start(
         create_keys(directory)
     secret, clients = read_worker_keys(directory)
     options = ["--keys", "-", "--engine", engine, "--device", device, "--listen", listen]
+    options += ["--stream-port", str(stream_port)] if stream_port else []
     command = commands.worker(distribution, interpreter, options)
     log = directory / "worker.log"
     with log.open("w+b") as messages:
@@ -89,6 +93,11 @@ def start(
             reason = found["broken"] or f"it was not ready within {_READY_SECONDS:.0f} s"
             raise WorkerStartError(f"The engine {engine} does not start: {reason} Its messages are in {log}.")
         time.sleep(0.05)
+
+
+def messages(keys: str | None) -> str:
+    """Return what the worker has printed that `start` started."""
+    return (Path(keys or HOME) / "worker.log").read_text("utf-8", "replace").strip()
 
 
 def status(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
