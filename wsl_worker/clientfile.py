@@ -22,6 +22,7 @@ from sklearn_wsl_gpu.pool.layout import PAGE, Geometry, round_up, unpack_superbl
 #: Ways to read and to write, the cheapest first.
 READING = ("pread", "direct")
 WRITING = ("pwrite", "direct", "synced")
+_FOLIO_BYTES = 2 * 2**20
 
 
 def open_file(path: str, epoch: int, geometry: Geometry) -> ClientFile:
@@ -105,8 +106,10 @@ class ClientFile:
         begin = offset // PAGE * PAGE
         want, got = round_up(offset + nbytes, PAGE) - begin, 0
         if way == "pread":
-            # All of it: a part of a large folio is not dropped.
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            # What the page cache holds of it. A part of a folio is not dropped, and a large one has 2 MiB.
+            first = begin // _FOLIO_BYTES * _FOLIO_BYTES
+            last = round_up(begin + want, _FOLIO_BYTES)
+            os.posix_fadvise(descriptor, first, last - first, os.POSIX_FADV_DONTNEED)
         view = memoryview(self._buffer)
         while got < want:
             count = os.preadv(descriptor, [view[got:want]], begin + got)
