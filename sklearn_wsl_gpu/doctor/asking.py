@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 _KILLED_SECONDS = 1.0
+#: Programs that run now, for `end_all`.
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 class Answer(NamedTuple):
@@ -44,6 +46,7 @@ def ask(command: Sequence[str], seconds: float, environment: Mapping[str, str] |
     except OSError as error:
         return Answer(127, "", f"{command[0]}: {error.strerror}")
     timed_out, output = False, (b"", b"")
+    _running.add(process)
     try:
         output = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -52,6 +55,7 @@ def ask(command: Sequence[str], seconds: float, environment: Mapping[str, str] |
         with contextlib.suppress(subprocess.TimeoutExpired):
             output = process.communicate(timeout=_KILLED_SECONDS)
     finally:
+        _running.discard(process)
         if process.returncode is None:
             _end(process)
             # One that cannot be killed now, because it waits for a device, is not waited for.
@@ -64,6 +68,12 @@ def ask(command: Sequence[str], seconds: float, environment: Mapping[str, str] |
     code = -1 if process.returncode is None else process.returncode
     out, err = (part.decode("utf-8", "replace") for part in output)
     return Answer(code, out, err, timed_out)
+
+
+def end_all() -> None:
+    """End the programs that run still, because nobody waits for their answers any more."""
+    for process in list(_running):
+        _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from sklearn_wsl_gpu.doctor import linux, packages, printing
+from sklearn_wsl_gpu.doctor import asking, linux, packages, printing
 from sklearn_wsl_gpu.doctor.checks import SKIPPED, Circumstances, Row, exit_code, places, run
 from sklearn_wsl_gpu.doctor.table import BEFORE, CHECKS
 from sklearn_wsl_gpu.launch import wsl
@@ -33,10 +33,15 @@ def show(arguments: dict[str, Any], as_json: bool, mask: bool) -> int:
     names = printing.own_names() if mask else None
     rows = []
     width = shutil.get_terminal_size((120, 24)).columns
-    for row in look({name: value for name, value in arguments.items() if value is not None}):
-        rows.append(row if names is None else printing.masked(row, names))
-        if not as_json and row.result != SKIPPED:
-            print(printing.as_lines(rows[-1], width), flush=True)
+    try:
+        for row in look({name: value for name, value in arguments.items() if value is not None}):
+            rows.append(row if names is None else printing.masked(row, names))
+            if not as_json and row.result != SKIPPED:
+                print(printing.as_lines(rows[-1], width), flush=True)
+    except KeyboardInterrupt:
+        return 130  # as a shell says of who was interrupted
+    finally:
+        asking.end_all()
     print(printing.as_json(rows, packages.versions()) if as_json else f"\n{printing.summary(rows)}")
     return exit_code(rows)
 

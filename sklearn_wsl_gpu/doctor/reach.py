@@ -20,7 +20,8 @@ _REMEDIES = {
     "authentication": "Name the directory of this worker's keys with --keys, or SKLEARN_WSL_GPU_KEYS.",
     _MISMATCH: "Upgrade sklearn_wsl_gpu and scikit-learn on the older side.",
     "worker-start": "The rows above say what it lacks; offload(verbose=1) shows all that it prints.",
-    "worker-unreachable": "Start it (sklearn-wsl-gpu worker start), or unset endpoint for one of each process's own.",
+    "worker-unreachable": "Start it (sklearn-wsl-gpu worker start), or unset endpoint for one of each process's own. "
+    "Between Windows and WSL: wsl --shutdown; or a VPN or firewall is in the way of 127.0.0.1.",
 }
 _REMEDY = "Look at the failed rows first; offload(fallback='raise', verbose=1) shows all that the worker prints."
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from sklearn_wsl_gpu.doctor import between, surroundings, windows
+from sklearn_wsl_gpu.doctor.checks import Circumstances
 from sklearn_wsl_gpu.launch.wsl import Completed, Distribution
-from tests.doctor.conftest import beside, run_doctor, write_version
+from tests.doctor.conftest import beside, run_doctor, write_program, write_version
 from tests.launch.fake_wsl import Machine
 
 _UBUNTU = Distribution("Ubuntu", 2, True, "")
@@ -219,3 +220,30 @@ def test_a_distribution_without_the_package_is_sent_to_setup(machine: Machine, m
 
     assert row.result == "failed"
     assert "sklearn-wsl-gpu setup" in row.evidence
+
+
+def test_what_the_other_side_told_before_it_hung_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {
+        "name": "kernel", "side": "wsl", "severity": "fatal", "result": "ok", "evidence": "6.6", "remedy": "",
+        "seconds": 1,
+    }  # fmt: skip
+    told = f'{json.dumps({"versions": {}})}\n{json.dumps(row)}\n{{"name": "gpu'
+    monkeypatch.setattr(between.wsl, "run", lambda arguments, seconds: Completed(-9, told, "", True))
+    circumstances = Circumstances({}, False, noted={"distribution": "Ubuntu", "interpreter": "/venv/bin/python"})
+    finding = between.look_there(circumstances)
+
+    assert finding.result == "failed"
+    assert finding.evidence.endswith("1 checks were carried out.")
+    assert [found.name for found in circumstances.noted["there"]] == ["kernel"]
+
+
+@pytest.mark.slow
+def test_the_command_ends_beside_a_wsl_that_never_answers(machine: Machine) -> None:
+    write_program(machine.directory / "bin", "wsl.exe", "exec sleep 1000")
+    ran = run_doctor("--json", environment=beside(machine))
+    rows = _rows(ran.stdout)
+
+    assert ran.returncode == 1
+    assert "did not end within" in rows["wsl-version"]["evidence"]
+    assert {rows[name]["result"] for name in ("distribution", "wsl-start", "doctor-there", "reach")} == {"skipped"}
+    assert rows["keys"]["result"] == "ok"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from sklearn_wsl_gpu import cli
@@ -150,6 +152,24 @@ def test_what_nvidia_smi_prints_is_understood_from_a_program_on_the_path(
 
     assert gpu.look_at_driver(circumstances).result == "ok"
     assert gpu.look_at_gpus(circumstances).evidence.startswith("NVIDIA GeForce RTX 4080, compute capability 8.9")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are sent")
+def test_ctrl_c_ends_the_command_and_the_programs_that_it_has_asked() -> None:
+    words = "import sys; from sklearn_wsl_gpu.cli import main; sys.exit(main(['doctor']))"
+    with subprocess.Popen([sys.executable, "-P", "-c", words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "python" in line:
+                break
+        asked: list[psutil.Process] = []
+        while not asked:  # the next check starts an interpreter
+            asked = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+
+    assert process.returncode == 130
+    assert not psutil.wait_procs(asked, 10)[1]
 
 
 def test_a_program_that_is_not_there_is_an_answer() -> None:
