@@ -109,6 +109,7 @@ def test_a_worker_somewhere_else_is_shown_and_stopped_by_its_endpoint(
         _json(capsys, "status", "--keys", keys, "--endpoint", worker["endpoint"])["workers"][0]["pid"] == worker["pid"]
     )
     assert _json(capsys, "stop", "--keys", keys, "--endpoint", worker["endpoint"]) == {"stopped": [worker["endpoint"]]}
+    until(lambda: not psutil.pid_exists(worker["pid"]) or psutil.Process(worker["pid"]).status() == "zombie")
     assert main(["worker", "status", "--keys", keys, "--endpoint", "tcp://127.0.0.1:1"]) == 2
     assert "Nothing listens at tcp://127.0.0.1:1" in capsys.readouterr().err
 

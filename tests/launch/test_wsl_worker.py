@@ -311,3 +311,16 @@ def test_a_detached_worker_whose_engine_does_not_start_is_ended_and_says_why(
 ) -> None:
     assert main(["worker", "start", "--keys", str(tmp_path / "keys"), "--engine", "abacus"]) == 2
     assert "The engine abacus does not start: ConfigurationError" in capsys.readouterr().err
+
+
+def test_inside_wsl_the_worker_is_a_child_of_the_client_as_on_linux(
+    wsl2: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(wsl.NAMED)
+    monkeypatch.setenv("WSL_DISTRO_NAME", "Ubuntu")
+
+    with offload(fallback="raise") as session:
+        StandardScaler().fit(POINTS)
+        assert psutil.Process(int(session.status()["pid"])).ppid() == os.getpid()
+
+    assert wsl2.asked == []
