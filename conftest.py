@@ -73,12 +73,6 @@ def _descriptors() -> dict[str, str]:
     return found
 
 
-def pytest_collection_finish() -> None:
-    # What all imports have made is not looked through again after every test.
-    gc.collect()
-    gc.freeze()
-
-
 def _shared_memory() -> set[str]:
     if os.name == "nt":
         where = Path(os.environ[_CACHES]) / "sklearn_wsl_gpu"  # which a pool's memory is a file of
@@ -138,7 +132,7 @@ def _share(item: pytest.Item, before: pytest.Item | None) -> None:
     if sharing == 2:
         sessions.shutdown()
         return
-    if sharing == 0 and before is not None and before.path != item.path:
+    if before is None or before.path != item.path or _sharing(before) != sharing:
         _close_sessions()
     if sharing == 1 and _shared_processes():
         return
@@ -170,6 +164,10 @@ def own_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a process, descriptor, lease or shared memory file, or a call that fell back."""
     global _last
+    if _last is None or _last.path != request.node.path:
+        # What imports and compilers have made until now is not looked through again after every test.
+        gc.collect()
+        gc.freeze()
     _share(request.node, _last)
     _last = request.node
     children, descriptors, memory, worker = _children(), _descriptors(), _shared_memory(), _shared_processes()
