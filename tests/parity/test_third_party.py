@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +20,32 @@ from sklearn_wsl_gpu.testing import assert_same, first_difference
 from tests.integration.tools import run_python
 from tests.parity.cases import on_the_worker
 
-umap = pytest.importorskip("umap", reason="umap-learn is not installed")
-hdbscan = pytest.importorskip("hdbscan", reason="hdbscan is not installed")
-
 pytestmark = [
+    pytest.mark.skipif(
+        find_spec("umap") is None or find_spec("hdbscan") is None, reason="umap-learn or hdbscan is not installed"
+    ),
     pytest.mark.usefixtures("shared_worker"),
     pytest.mark.filterwarnings("ignore:n_jobs value"),
     pytest.mark.filterwarnings("ignore::FutureWarning:hdbscan"),
 ]
 
 X, GROUPS = make_blobs(n_samples=120, n_features=5, centers=3, random_state=0)
+
+
+def _imported(name: str) -> Any:
+    with warnings.catch_warnings(action="ignore"):
+        return import_module(name)
+
+
+@pytest.fixture(scope="module")
+def umap() -> Any:
+    """Import it: by the process that runs these tests only, for the first time numba compiles for twenty seconds."""
+    return _imported("umap")
+
+
+@pytest.fixture(scope="module")
+def hdbscan() -> Any:
+    return _imported("hdbscan")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +58,7 @@ X, GROUPS = make_blobs(n_samples=120, n_features=5, centers=3, random_state=0)
     ],
     ids=str,
 )
-def test_a_umap_fitted_on_the_worker_is_as_one_fitted_here(parameters: dict[str, Any]) -> None:
+def test_a_umap_fitted_on_the_worker_is_as_one_fitted_here(parameters: dict[str, Any], umap: Any) -> None:
     local = umap.UMAP(random_state=0, n_epochs=20, **parameters).fit(X)
     remote = umap.UMAP(random_state=0, n_epochs=20, **parameters)
     with on_the_worker():
@@ -51,7 +70,7 @@ def test_a_umap_fitted_on_the_worker_is_as_one_fitted_here(parameters: dict[str,
     assert clone(remote).get_params() == clone(local).get_params()
 
 
-def test_a_umap_transforms_on_the_worker_and_back() -> None:
+def test_a_umap_transforms_on_the_worker_and_back(umap: Any) -> None:
     model = umap.UMAP(random_state=0, n_epochs=20).fit(X, GROUPS)
     new = pd.DataFrame(X[:7] + 0.1)
     local = model.transform(new), model.inverse_transform(model.embedding_[:3])
@@ -65,7 +84,7 @@ def test_a_umap_transforms_on_the_worker_and_back() -> None:
     assert first_difference(supervised, model.embedding_) is None
 
 
-def test_a_umap_that_searches_approximately_says_why_it_is_not_offloaded() -> None:
+def test_a_umap_that_searches_approximately_says_why_it_is_not_offloaded(umap: Any) -> None:
     model = umap.UMAP(random_state=0, n_epochs=2, force_approximation_algorithm=True)
     with sklearn_wsl_gpu.offload(fallback="raise"), pytest.raises(sklearn_wsl_gpu.Unsupported, match="search index"):
         model.fit(X)
@@ -80,7 +99,7 @@ def test_a_umap_that_searches_approximately_says_why_it_is_not_offloaded() -> No
     ],
     ids=str,
 )
-def test_an_hdbscan_fitted_on_the_worker_is_as_one_fitted_here(parameters: dict[str, Any]) -> None:
+def test_an_hdbscan_fitted_on_the_worker_is_as_one_fitted_here(parameters: dict[str, Any], hdbscan: Any) -> None:
     local, remote = hdbscan.HDBSCAN(**parameters), hdbscan.HDBSCAN(**parameters)
     labels = local.fit_predict(X)
     with on_the_worker():
@@ -96,7 +115,7 @@ def test_an_hdbscan_fitted_on_the_worker_is_as_one_fitted_here(parameters: dict[
 
 
 @pytest.mark.falls_back
-def test_an_hdbscan_that_keeps_prediction_data_says_why_it_is_fitted_here() -> None:
+def test_an_hdbscan_that_keeps_prediction_data_says_why_it_is_fitted_here(hdbscan: Any) -> None:
     model = hdbscan.HDBSCAN(prediction_data=True)
     with sklearn_wsl_gpu.offload(), pytest.warns(sklearn_wsl_gpu.FallbackWarning, match="prediction_data"):
         model.fit(X)
@@ -104,7 +123,7 @@ def test_an_hdbscan_that_keeps_prediction_data_says_why_it_is_fitted_here() -> N
     assert hdbscan.approximate_predict(model, X[:2])[0].shape == (2,)
 
 
-def test_its_name_is_its_path_and_not_that_of_scikit_learns_estimator() -> None:
+def test_its_name_is_its_path_and_not_that_of_scikit_learns_estimator(hdbscan: Any) -> None:
     from sklearn.cluster import HDBSCAN
 
     with sklearn_wsl_gpu.offload(fallback="raise", exclude=["hdbscan.HDBSCAN"]) as session:
@@ -215,7 +234,7 @@ def test_nothing_of_another_package_is_imported_for_it() -> None:
     assert run_python(code).stdout.strip() == "[]"
 
 
-def test_the_same_version_is_wanted_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_version_is_wanted_on_both_sides(monkeypatch: pytest.MonkeyPatch, hdbscan: Any) -> None:
     from sklearn_wsl_gpu.estimators import third_party
 
     monkeypatch.setattr(third_party, "installed_version", lambda package: "0.0.1")
@@ -226,7 +245,7 @@ def test_the_same_version_is_wanted_on_both_sides(monkeypatch: pytest.MonkeyPatc
         hdbscan.HDBSCAN().fit(X)
 
 
-def test_a_forged_hdbscan_is_refused() -> None:
+def test_a_forged_hdbscan_is_refused(hdbscan: Any) -> None:
     from sklearn_wsl_gpu.errors import RemoteProtocolError
     from sklearn_wsl_gpu.state import objects
 
