@@ -17,7 +17,7 @@ from sklearn.base import BaseEstimator
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import Ridge
 
-from sklearn_wsl_gpu import offload
+from sklearn_wsl_gpu import offload, sessions
 from sklearn_wsl_gpu.estimators import ROWS
 from sklearn_wsl_gpu.testing import first_difference
 from tests.parity.cases import CATEGORIES, CLASSES, NUMBERS, X, arguments, data_for, make, on_the_worker
@@ -121,6 +121,8 @@ print(len(fitted), len(expected))
 def test_a_model_that_the_worker_has_dropped_is_sent_again(model_bytes: int) -> None:
     models = [Ridge(alpha=alpha).fit(X, NUMBERS) for alpha in (1, 2, 3, 4, 5)]
     with offload(fallback="raise", model_bytes=model_bytes) as session:
+        # From then on it is settled which arrays travel in the message.
+        assert sessions.obtain(session.settings).room.ready.wait(60)
         for _ in range(2):
             remote = [model.predict(X) for model in models]
     sent = [call.bytes_sent for call in session.report().calls]
