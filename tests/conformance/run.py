@@ -65,13 +65,13 @@ class Module:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def run(target: str, *, offloaded: bool) -> dict[str, dict[str, Any]]:
-    """Run the tests of a package or module; return what became of each, by its place such as ``sklearn/...``."""
+def run(*targets: str, offloaded: bool) -> dict[str, dict[str, Any]]:
+    """Run the tests of packages and modules; return what became of each, by its place such as ``sklearn/...``."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "out.json"
         # An empty configuration, in an empty directory: nobody's settings and conftest but scikit-learn's.
         (Path(directory) / "pytest.ini").write_text("[pytest]\n")
-        options = ["-q", "-p", "no:cacheprovider", "--timeout=600", "--pyargs", target]
+        options = ["-q", "-p", "no:cacheprovider", "--timeout=600", "--pyargs", *targets]
         if offloaded:
             options += ["--sklearn-wsl-gpu=cpu", f"--sklearn-wsl-gpu-xfail={XFAIL}"]
         # One thread each: two of them in a pool of BLAS differ in the last bit from one.
@@ -88,9 +88,9 @@ def run(target: str, *, offloaded: bool) -> dict[str, dict[str, Any]]:
             check=False,
         )
         if not out.is_file() or ran.returncode not in (0, 1):
-            raise RuntimeError(f"pytest ended with {ran.returncode} for {target}:\n{ran.stdout[-3000:]}{ran.stderr}")
+            raise RuntimeError(f"pytest ended with {ran.returncode} for {targets}:\n{ran.stdout[-3000:]}{ran.stderr}")
         found: dict[str, dict[str, Any]] = json.loads(out.read_text())
-        package = target.partition(".")[0]
+        package = targets[0].partition(".")[0]
         return {f"{package}/{place.rpartition(f'/{package}/')[2]}": test for place, test in found.items()}
 
 
@@ -191,7 +191,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.results is not None:
         options.results.mkdir(parents=True, exist_ok=True)
-    targets = options.targets or (PLAN["quick"] if options.quick else PLAN["whole"])
+    targets = options.targets or ([name for part in PLAN["quick"] for name in part] if options.quick else PLAN["whole"])
     with ThreadPoolExecutor(options.jobs) as pool:
         offloaded = [pool.submit(_run_or_read, target, True, options.results) for target in targets]
         without = [] if options.quick else [pool.submit(_run_or_read, one, False, options.results) for one in targets]
