@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.integration.tools import standalone_worker
 
 SUITE = """
 import numpy as np
@@ -29,8 +32,18 @@ class TestMore:
 """
 
 
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Start one for all runs; give the variables with which they use it."""
+    keys = tmp_path_factory.mktemp("worker") / "keys"
+    with standalone_worker(keys, "--engine", "cpu") as (endpoint, _):
+        yield {"SKLEARN_WSL_GPU_ENDPOINT": endpoint, "SKLEARN_WSL_GPU_KEYS": str(keys)}
+
+
 @pytest.fixture
-def suite(pytester: pytest.Pytester) -> pytest.Pytester:
+def suite(pytester: pytest.Pytester, worker: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    for name, value in worker.items():
+        monkeypatch.setenv(name, value)
     pytester.makepyfile(test_suite=SUITE)
     pytester.makeini("[pytest]\nfilterwarnings = error\n")
     return pytester
@@ -42,7 +55,11 @@ def _listed(suite: pytest.Pytester, text: str, *arguments: str) -> pytest.RunRes
     return suite.runpytest_subprocess("--sklearn-wsl-gpu=cpu", f"--sklearn-wsl-gpu-xfail={path}", *arguments)
 
 
-def test_a_suite_runs_offloaded_from_the_import_of_its_modules_on(suite: pytest.Pytester) -> None:
+def test_a_suite_runs_offloaded_from_the_import_of_its_modules_on(
+    suite: pytest.Pytester, worker: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in worker:  # without them it starts its own
+        monkeypatch.delenv(name)
     result = suite.runpytest_subprocess("--sklearn-wsl-gpu=cpu", "-k", "not numbers")
 
     result.assert_outcomes(passed=3, deselected=1)
