@@ -62,6 +62,7 @@ class Bulk:
         self._strangers = threading.Semaphore(_MAX_STRANGERS)
         self._stop = -1
         self._to_warm: queue.Queue[tuple[Segment, int, int] | None] | None = None
+        self._warming: threading.Thread | None = None
         self._closing = threading.Event()
         self.routes: list[list[object]] = []
 
@@ -104,7 +105,7 @@ class Bulk:
         if self._to_warm is None:
             self._to_warm = queue.Queue(_MAX_TO_WARM)
             with contextlib.suppress(RuntimeError):  # there are too many threads
-                self._start(partial(_warm_all, self._to_warm, self._closing))
+                self._warming = self._start(partial(_warm_all, self._to_warm, self._closing))
         with contextlib.suppress(queue.Full):  # it is a favour
             self._to_warm.put_nowait((segment, start, nbytes))
 
@@ -141,6 +142,8 @@ class Bulk:
         if self._to_warm is not None:
             with contextlib.suppress(queue.Full):
                 self._to_warm.put_nowait(None)
+        if self._warming is not None:
+            self._warming.join(_SETTLE_SECONDS)
         if self._stop >= 0:
             os.eventfd_write(self._stop, 1)
         for session in list(self._accounts):
@@ -153,7 +156,7 @@ class Bulk:
             os.close(self._stop)
             self._stop = -1
 
-    def _start(self, work: Callable[[], None]) -> None:
+    def _start(self, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:
             try:
                 work()
@@ -167,6 +170,7 @@ class Bulk:
         except BaseException:
             self._threads.discard(thread)
             raise
+        return thread
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         with selector:
