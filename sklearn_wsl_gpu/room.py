@@ -229,8 +229,10 @@ class Room:
             # Reserving gives a page its place, so that is done from there too.
             if self._stop.is_set():
                 return
-            near = self._node if start == segment.geometry.input_range[0] else numa.UNKNOWN
-            with contextlib.suppress(OffloadError, OSError), numa.near(near):
-                segment.reserve(start, nbytes)
-                if prefault.prefault(segment, start, nbytes, self._stop):
-                    self._tell(m.Warm(self._session, 0, start, nbytes))
+            is_input = start == segment.geometry.input_range[0]
+            with contextlib.suppress(OffloadError, OSError), numa.near(self._node if is_input else numa.UNKNOWN):
+                if not is_input or self.pool.reserves_inputs:
+                    segment.reserve(start, nbytes)
+                    if not prefault.prefault(segment, start, nbytes, self._stop):
+                        continue
+                self._tell(m.Warm(self._session, 0, start, nbytes))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import selectors
 import socket
 import threading
@@ -21,11 +22,14 @@ from sklearn_wsl_gpu.carriers.frames import Head
 from sklearn_wsl_gpu.errors import OffloadError, PoolError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Segment
 from sklearn_wsl_gpu.pool.layout import CLIENT, DATA_OFFSET, PAGE, SPAN_HEADER_BYTES, WORKER
+from sklearn_wsl_gpu.pool.memory import step_back
+from sklearn_wsl_gpu.pool.prefault import prefault
 from wsl_worker import listening
 from wsl_worker.account import Account
 
 _GREETING_SECONDS = 3.0
 _MAX_STRANGERS = 64
+_MAX_TO_WARM = 64
 _STALL_SECONDS = 10.0
 #: A connection that is told to end does so in the middle of a system call.
 _SETTLE_SECONDS = 0.5
@@ -57,6 +61,9 @@ class Bulk:
         self._threads: set[threading.Thread] = set()
         self._strangers = threading.Semaphore(_MAX_STRANGERS)
         self._stop = -1
+        self._to_warm: queue.Queue[tuple[Segment, int, int] | None] | None = None
+        self._warming: threading.Thread | None = None
+        self._closing = threading.Event()
         self.routes: list[list[object]] = []
 
     @property
@@ -91,6 +98,17 @@ class Bulk:
         if account is not None:
             account.close()
 
+    def warm(self, segment: Segment, start: int, nbytes: int) -> None:
+        """Make pages of a run ready for this process, in the background; what is no run of the segment is left out."""
+        if start % PAGE or not DATA_OFFSET <= start < start + nbytes <= segment.geometry.file_bytes:
+            return
+        if self._to_warm is None:
+            self._to_warm = queue.Queue(_MAX_TO_WARM)
+            with contextlib.suppress(RuntimeError):  # there are too many threads
+                self._warming = self._start(partial(_warm_all, self._to_warm, self._closing))
+        with contextlib.suppress(queue.Full):  # it is a favour
+            self._to_warm.put_nowait((segment, start, nbytes))
+
     def listen(self) -> None:
         """Open the ports; may raise `OSError`."""
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
@@ -120,6 +138,12 @@ class Bulk:
 
     def close(self) -> None:
         """Close all accounts and ports."""
+        self._closing.set()
+        if self._to_warm is not None:
+            with contextlib.suppress(queue.Full):
+                self._to_warm.put_nowait(None)
+        if self._warming is not None:
+            self._warming.join(_SETTLE_SECONDS)
         if self._stop >= 0:
             os.eventfd_write(self._stop, 1)
         for session in list(self._accounts):
@@ -132,7 +156,7 @@ class Bulk:
             os.close(self._stop)
             self._stop = -1
 
-    def _start(self, work: Callable[[], None]) -> None:
+    def _start(self, work: Callable[[], None]) -> threading.Thread:
         def run() -> None:
             try:
                 work()
@@ -146,6 +170,7 @@ class Bulk:
         except BaseException:
             self._threads.discard(thread)
             raise
+        return thread
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         with selector:
@@ -199,6 +224,16 @@ class Bulk:
         sockets.send(end, nonce + frames.mac(key, b"worker", other, nonce), deadline, None)
         proof = sockets.receive(end, frames.MAC_BYTES, deadline, None)
         return account if frames.is_proof(proof, key, b"client", nonce, other) else None
+
+
+def _warm_all(runs: queue.Queue[tuple[Segment, int, int] | None], closing: threading.Event) -> None:
+    step_back()
+    while (run := runs.get()) is not None and not closing.is_set():
+        segment, start, nbytes = run
+        with contextlib.suppress(OffloadError, OSError):
+            segment.reserve(start, nbytes)
+            prefault(segment, start, nbytes, closing)
+        del run, segment  # a session that ends takes its memory along
 
 
 def _move(end: socket.socket, account: Account) -> None:

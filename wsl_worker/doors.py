@@ -126,6 +126,12 @@ class Doors:
             return True
         return account.cancel(request) and not (files is not None and files.may_write_for(request))
 
+    def warm(self, session: int, number: int, start: int, nbytes: int) -> None:
+        """Make pages of the worker's own memory of a segment ready for what will come."""
+        account = self._bulk.account(session)
+        if account is not None and number in account.segments:
+            self._bulk.warm(account.segments[number], start, nbytes)
+
     def is_deserted(self, session: int, silence: float) -> bool:
         """Tell whether a session has streams that its client has let go, and has been silent for so many seconds.
 

@@ -306,6 +306,7 @@ class Front:
             self._doors.drop(session.number, number)
         else:
             scheduler.tell_of_segment("warm", session, number, message.start, message.nbytes)
+            self._doors.warm(session.number, number, message.start, message.nbytes)
         return m.Done()
 
     def _watchable(self, hello: m.Hello) -> int:

@@ -66,7 +66,7 @@ def measure(carrier: Carrier, pool: Pool) -> Rates:
         If it fails, or other bytes come back than went there.
     """
     nbytes = min(_BLOCK_BYTES, pool.geometry.slot_bytes)
-    lease = pool.lease_input(nbytes)
+    lease = pool.lease_output(nbytes)
     try:
         window, block = pool.window(lease).data, os.urandom(nbytes - SPAN_HEADER_BYTES)
         window[SPAN_HEADER_BYTES:] = block

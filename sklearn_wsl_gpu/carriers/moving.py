@@ -126,6 +126,7 @@ class Moving:
         finally:
             lease.release()
         self.least_seconds = time.perf_counter() - began
+        self._pool.reserves_inputs = False
 
     def measure(self) -> None:
         """Measure the carriers in use anew; see `rates`."""
@@ -190,9 +191,10 @@ class Moving:
 
         def work(carrier: Carrier) -> None:
             if carrier.needs_segment:
+                end = refs[-1].offset + placing.nbytes_of(refs[-1])
+                self._reserve(lease, 0, end)
                 self._pool.put(lease, refs, arrays)
                 window = self._pool.window(lease).data
-                end = refs[-1].offset + placing.nbytes_of(refs[-1])
                 pieces = [window[:SPAN_HEADER_BYTES], window[SPAN_HEADER_BYTES:end]]
             else:
                 pieces = self._pieces(lease, refs, arrays)
@@ -220,6 +222,7 @@ class Moving:
         """Bring the first `nbytes` of a span here from the worker."""
         if self.is_shared:
             return
+        self._reserve(lease, 0, nbytes)  # it may be the span of an input
         window = self._pool.window(lease).data[:nbytes]
         self._by_any(BACK, nbytes, lambda carrier: carrier.back(request, lease.ref, window, deadline))
 
@@ -231,18 +234,25 @@ class Moving:
     def _pieces(self, lease: Lease, refs: Sequence[ArrayRef], arrays: Sequence[Array]) -> list[memoryview]:
         """Return what has to be sent of a span, from its beginning on, mostly from where it lies now."""
         end = refs[-1].offset + placing.nbytes_of(refs[-1]) if refs else SPAN_HEADER_BYTES
+        self._reserve(lease, 0, SPAN_HEADER_BYTES)
         self._pool.seal(lease, end)
         window = self._pool.window(lease).data
         pieces, begin, at = [window[:SPAN_HEADER_BYTES]], SPAN_HEADER_BYTES, SPAN_HEADER_BYTES
         for ref, array in zip(refs, arrays, strict=True):
             direct = placing.raw(array, ref) if array.nbytes >= _GATHERED_BYTES else None
             if direct is None:
+                self._reserve(lease, ref.offset, placing.nbytes_of(ref))
                 placing.write(window, 0, [ref], [array])
             else:
                 pieces += [window[begin : ref.offset], direct]
                 begin = ref.offset + len(direct)
             at = ref.offset + placing.nbytes_of(ref)
         return [*pieces, window[begin:at]]
+
+    def _reserve(self, lease: Lease, offset: int, nbytes: int) -> None:
+        # A large array that is sent from where it lies takes no memory of this side's pool.
+        if nbytes:
+            self._pool.segments[lease.ref.segment].reserve(lease.ref.start + offset, nbytes)
 
     def _by_any(self, way: int, nbytes: int, work: Callable[[Carrier], None]) -> None:
         while self.carriers:

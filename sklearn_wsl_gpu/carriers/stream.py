@@ -78,12 +78,7 @@ def connect(route: Route, seconds: float = _CONNECT_SECONDS) -> socket.socket:
         end = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
         address: Any = (int(route.host), route.port)
     else:
-        family, protocol = socket.AF_HYPERV, socket.HV_PROTOCOL_RAW  # type: ignore[attr-defined, unused-ignore]
-        end = socket.socket(family, socket.SOCK_STREAM, protocol)
-        # Without it a port that nobody listens at takes half a minute.
-        option = socket.HVSOCKET_CONNECT_TIMEOUT  # type: ignore[attr-defined, unused-ignore]
-        end.setsockopt(protocol, option, int(seconds * 1000))
-        address = (route.host, f"{route.port:08x}-facb-11e6-bd58-64006a7986d3")
+        end, address = _hyperv(route, seconds)
     try:
         end.settimeout(seconds)
         end.connect(address)
@@ -91,6 +86,15 @@ def connect(route: Route, seconds: float = _CONNECT_SECONDS) -> socket.socket:
         end.close()
         raise
     return end
+
+
+def _hyperv(route: Route, seconds: float) -> tuple[socket.socket, Any]:
+    family, protocol = socket.AF_HYPERV, socket.HV_PROTOCOL_RAW  # type: ignore[attr-defined, unused-ignore]
+    end = socket.socket(family, socket.SOCK_STREAM, protocol)
+    # Without it a port that nobody listens at takes half a minute.
+    option = socket.HVSOCKET_CONNECT_TIMEOUT  # type: ignore[attr-defined, unused-ignore]
+    end.setsockopt(protocol, option, int(seconds * 1000))
+    return end, (route.host, f"{route.port:08x}-facb-11e6-bd58-64006a7986d3")
 
 
 class Stream(Carrier):

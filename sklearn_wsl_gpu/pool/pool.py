@@ -67,6 +67,8 @@ class Pool:
         self._returned: deque[Lease] = deque()
         self._closed = False
         self.thresholds = Thresholds()
+        #: False if inputs are sent from elsewhere: who writes to the span of one has to reserve that part of it.
+        self.reserves_inputs = True
         self.copier = Copier()
 
     def __repr__(self) -> str:
@@ -353,7 +355,8 @@ class Pool:
 
     def _grant(self, region: Region, start: int, size: int, use: int, caller: Caller) -> Lease:
         try:
-            region.segment.reserve(start, size)
+            if use != ledger.INPUT or self.reserves_inputs:
+                region.segment.reserve(start, size)
             with self._changed:
                 if not self._closed:
                     region.ledger.note(start, size, use, caller.owner)

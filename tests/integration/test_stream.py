@@ -174,6 +174,26 @@ def test_a_result_that_is_computed_where_its_input_was_sent_leaves_the_users_arr
             np.testing.assert_array_equal(X, LARGE)
 
 
+def _memory_of(pool: Any) -> int:
+    return sum(os.fstat(segment.descriptor).st_blocks * 512 for segment in pool.segments.values())
+
+
+def test_a_large_array_that_is_sent_takes_no_memory_of_this_sides_pool() -> None:
+    large, strided = np.tile(LARGE, (10, 1)), np.tile(LARGE, (1, 20))[:, ::2]
+    scaled, mean = StandardScaler().fit_transform(large), StandardScaler().fit(strided).mean_
+    with _streams() as session:
+        StandardScaler().fit(LARGE)
+        pool = sessions.obtain(session.settings).pool
+        before = _memory_of(pool)
+        StandardScaler().fit(large)
+        assert _memory_of(pool) - before < large.nbytes / 4
+        # What is not contiguous is put together there.
+        np.testing.assert_array_equal(StandardScaler().fit(strided).mean_, mean)
+        assert _memory_of(pool) - before > strided.nbytes * 0.9
+        # A result that is computed where its input was sent comes back to there.
+        np.testing.assert_array_equal(StandardScaler().fit_transform(large), scaled)
+
+
 def test_segments_are_added_while_calls_run_and_given_back() -> None:
     settings: dict[str, Any] = {"slot_bytes": 2**21, "slots": (1, 1, 1), "pool_limit": 2**27}
     with offload(carrier="stream", fallback="raise", engine="cpu", **settings) as session:

@@ -381,6 +381,18 @@ def test_many_threads_bring_and_fetch_at_once(worker: Worker) -> None:
     stream.close()
 
 
+def test_pages_are_made_ready_where_they_are_the_segments(worker: Worker) -> None:
+    def nbytes() -> int:
+        return os.fstat(worker.segment.descriptor).st_blocks * 512
+
+    before = nbytes()
+    for start, size in [(0, PAGE), (DATA_OFFSET + 1, PAGE), (DATA_OFFSET, 0), (DATA_OFFSET, 2**40), (2**62, PAGE)]:
+        worker.bulk.warm(worker.segment, start, size)
+    worker.bulk.warm(worker.segment, DATA_OFFSET + SLOT_BYTES, SLOT_BYTES)
+    until(lambda: nbytes() - before == SLOT_BYTES)
+    _serves(worker)
+
+
 def test_a_port_that_is_taken_is_told(worker: Worker) -> None:
     other = Bulk("127.0.0.1", worker.route.port)
     with pytest.raises(WorkerUnavailable, match="cannot open a port"):
