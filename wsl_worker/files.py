@@ -6,6 +6,7 @@ what comes too late lands nowhere.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from functools import partial
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from sklearn_wsl_gpu.carriers import challenge
 from sklearn_wsl_gpu.carriers.file import NAME, PIECE_BYTES
-from sklearn_wsl_gpu.errors import PoolError, RemoteProtocolError
+from sklearn_wsl_gpu.errors import OffloadError, PoolError, RemoteProtocolError
 from sklearn_wsl_gpu.pool import Segment
 from sklearn_wsl_gpu.pool.layout import CLIENT, DATA_OFFSET, PAGE, WORKER, round_up
 from sklearn_wsl_gpu.protocol import messages as m
@@ -57,7 +58,8 @@ class Files:
     def drop(self, number: int) -> None:
         """Forget the file of a segment."""
         if self._offers.pop(number, None) is not None:
-            self._lane.submit(Errand(partial(self._close_one, number), lambda _: None, -1, False))
+            with contextlib.suppress(OffloadError):  # else it is closed with the others
+                self._lane.submit(Errand(partial(self._close_one, number), lambda _: None, -1, False))
 
     def close(self) -> None:
         """Forget all."""

@@ -16,7 +16,7 @@ from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.carriers import challenge
 from sklearn_wsl_gpu.carriers.base import BACK, THERE, Ask, Carrier, CarrierFailed, Unsettled
 from sklearn_wsl_gpu.errors import ProtocolError
-from sklearn_wsl_gpu.pool.layout import DATA_OFFSET
+from sklearn_wsl_gpu.pool.layout import DATA_OFFSET, SPAN_HEADER_BYTES
 from sklearn_wsl_gpu.pool.segment import Segment
 from sklearn_wsl_gpu.protocol import messages as m
 
@@ -92,15 +92,19 @@ class File(Carrier):
     def there(
         self, request: int, ref: SpanRef, offset: int, pieces: Sequence[memoryview], deadline: float | None
     ) -> None:
-        header, bytes_ = pieces[0], pieces[1:]
+        header, *bytes_ = pieces
+        whole = SPAN_HEADER_BYTES + sum(map(len, bytes_))
+        if offset == SPAN_HEADER_BYTES and whole <= PIECE_BYTES:
+            self._fetch(request, ref, 0, pieces, deadline)
+            return
         at = offset
         for piece in bytes_:
             for begin in range(0, len(piece), PIECE_BYTES):
                 part = piece[begin : begin + PIECE_BYTES]
-                self._fetch(request, ref, at, part, deadline)
+                self._fetch(request, ref, at, [part], deadline)
                 at += len(part)
         # Last: what is torn is never taken for whole.
-        self._fetch(request, ref, 0, header, deadline)
+        self._fetch(request, ref, 0, [header], deadline)
 
     def back(self, request: int, ref: SpanRef, window: memoryview, deadline: float | None) -> None:
         for begin in range(0, len(window), PIECE_BYTES):
@@ -115,9 +119,13 @@ class File(Carrier):
     def close(self) -> None:
         pass  # the files are the pool's
 
-    def _fetch(self, request: int, ref: SpanRef, offset: int, part: memoryview, deadline: float | None) -> None:
-        crc = zlib.crc32(part)
-        if self._move(m.Fetch(self._session, request, ref, offset, len(part), crc), deadline) != crc:
+    def _fetch(
+        self, request: int, ref: SpanRef, offset: int, parts: Sequence[memoryview], deadline: float | None
+    ) -> None:
+        nbytes, crc = sum(map(len, parts)), 0
+        for part in parts:
+            crc = zlib.crc32(part, crc)
+        if self._move(m.Fetch(self._session, request, ref, offset, nbytes, crc), deadline) != crc:
             raise CarrierFailed("The worker has read other bytes from the pool's file than are written there.")
 
     def _move(self, message: m.Fetch | m.Store, deadline: float | None) -> int:

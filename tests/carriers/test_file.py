@@ -103,6 +103,31 @@ def test_what_is_written_on_either_side_is_there_on_the_other(both: Ends) -> Non
     assert both.carrier.is_settled(1)
 
 
+@pytest.mark.parametrize("nbytes", [SPAN_HEADER_BYTES, SPAN_HEADER_BYTES + 1, PAGE, PIECE_BYTES, PIECE_BYTES + 1])
+def test_a_span_of_any_size_crosses_with_its_header(nbytes: int, both: Ends) -> None:
+    _open(both)
+    lease = both.pool.lease_input(NBYTES)
+    window = both.pool.window(lease)[:nbytes]
+    window[:] = RANDOM.integers(0, 256, nbytes, np.uint8)
+    both.pool.seal(lease, nbytes)
+
+    both.carrier.there(1, lease.ref, SPAN_HEADER_BYTES, [window.data[:64], window.data[64:]], None)
+
+    assert both.mirror.window(lease.ref.start, nbytes).tobytes() == window.tobytes()
+
+
+def test_a_part_of_a_span_crosses_and_the_rest_stays(both: Ends) -> None:
+    _open(both)
+    lease, window = _fill(both)
+
+    both.carrier.there(1, lease.ref, PAGE + 3, [window[:SPAN_HEADER_BYTES], window[PAGE + 3 : PAGE + 1000]], None)
+
+    mirrored = _mirrored(both, lease)
+    assert mirrored[:SPAN_HEADER_BYTES] == bytes(window[:SPAN_HEADER_BYTES])
+    assert mirrored[PAGE + 3 : PAGE + 1000] == bytes(window[PAGE + 3 : PAGE + 1000])
+    assert not any(mirrored[SPAN_HEADER_BYTES : PAGE + 3] + mirrored[PAGE + 1000 :])
+
+
 def test_the_cheapest_way_is_taken_where_the_file_is_coherent(both: Ends) -> None:
     _open(both)
 
