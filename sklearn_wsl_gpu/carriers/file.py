@@ -14,7 +14,7 @@ from typing import Any
 
 from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.carriers import challenge
-from sklearn_wsl_gpu.carriers.base import BACK, THERE, Ask, Carrier, CarrierFailed, Unsettled
+from sklearn_wsl_gpu.carriers.base import BACK, PROBES, THERE, Ask, Carrier, CarrierFailed, Unsettled
 from sklearn_wsl_gpu.errors import ProtocolError
 from sklearn_wsl_gpu.pool.layout import DATA_OFFSET, SPAN_HEADER_BYTES
 from sklearn_wsl_gpu.pool.segment import Segment
@@ -64,6 +64,7 @@ class File(Carrier):
         self._reading = self._writing = 0
         # The worker does one piece at a time; who waits here does not seem to stall there.
         self._lock = threading.Lock()
+        self._closed = False
         #: Requests for which the worker may be writing.
         self._unsettled: set[int] = set()
 
@@ -117,7 +118,8 @@ class File(Carrier):
         return request not in self._unsettled
 
     def close(self) -> None:
-        pass  # the files are the pool's
+        with self._lock:  # nothing is stored in the pool any more, nor asked for
+            self._closed = True
 
     def _fetch(
         self, request: int, ref: SpanRef, offset: int, parts: Sequence[memoryview], deadline: float | None
@@ -129,16 +131,24 @@ class File(Carrier):
             raise CarrierFailed("The worker has read other bytes from the pool's file than are written there.")
 
     def _move(self, message: m.Fetch | m.Store, deadline: float | None) -> int:
-        with self._lock:
-            if isinstance(message, m.Store):
-                self._unsettled.add(message.request)
-            answer = self._ask(message, deadline)
+        answer = self._tell(message, message.request, isinstance(message, m.Store), deadline)
         if isinstance(answer, m.Moved):
-            self._unsettled.discard(message.request)
             return answer.crc
-        if not (isinstance(answer, m.Refused) and answer.code == STALLED):
-            self._unsettled.discard(message.request)
         raise self._refused(answer, isinstance(message, m.Store))
+
+    def _tell(self, message: m.Message, request: int, writes: bool, deadline: float | None) -> m.Message:
+        with self._lock:
+            self._check_open()
+            if writes:
+                self._unsettled.add(request)
+            answer = self._ask(message, deadline)
+            if not (isinstance(answer, m.Refused) and answer.code == STALLED):
+                self._unsettled.discard(request)
+        return answer
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CarrierFailed("The pool's file is not used any more.")
 
     def _try(self, segment: Segment, deadline: float) -> tuple[int | None, str]:
         """Return in which direction the ways in use fail, if they do, and why."""
@@ -158,15 +168,17 @@ class File(Carrier):
             segment.reserve(place, challenge.NONCE_BYTES)
 
         def store(place: int, nonce: bytes) -> None:
-            segment.map[place : place + len(nonce)] = nonce
+            with self._lock:
+                self._check_open()
+                segment.map[place : place + len(nonce)] = nonce
 
         def load(place: int) -> bytes:
             return segment.map[place : place + challenge.NONCE_BYTES]
 
         def probe(places: Sequence[int], write: bool) -> bytes:
             way = self._writing if write else self._reading
-            with self._lock:
-                answer = self._ask(m.Probe(self._session, number, list(places), write, way), deadline)
+            message = m.Probe(self._session, number, list(places), write, way)
+            answer = self._tell(message, PROBES, write, deadline)
             if isinstance(answer, m.Probed):
                 return answer.digest
             if isinstance(answer, m.Refused) and answer.code == IO_FAILED:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from sklearn_wsl_gpu.arrays import SpanRef
-from sklearn_wsl_gpu.carriers.base import CarrierFailed, Unsettled
+from sklearn_wsl_gpu.carriers import opening
+from sklearn_wsl_gpu.carriers.base import PROBES, CarrierFailed, Unsettled
 from sklearn_wsl_gpu.carriers.file import PIECE_BYTES
 from sklearn_wsl_gpu.errors import ProtocolError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Lease, Segment
@@ -253,6 +254,50 @@ def test_a_write_that_hangs_leaves_the_span_unsettled_until_it_has_ended(
     switch.mode = "coherent"
     while both.files.may_write_for(7):
         time.sleep(0.01)
+
+
+def test_a_file_that_hangs_when_it_is_opened_is_refused(both: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+
+    def hang(*_: object) -> None:
+        go.wait()
+        raise CarrierFailed("too late")
+
+    monkeypatch.setattr(files, "open_file", hang)
+    monkeypatch.setattr(background, "PATIENCE_SECONDS", 0.2)
+
+    with pytest.raises(CarrierFailed, match="waited for the pool's file"):
+        _open(both)
+
+    assert both.carrier.is_settled(PROBES)
+    go.set()
+
+
+def test_a_challenge_whose_write_hangs_leaves_a_pool_that_is_not_used(
+    switch: Switch, both: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "PATIENCE_SECONDS", 0.2)
+    switch.mode = lying.HANG_WRITE
+
+    with pytest.raises(Unsettled, match="may still be written to"):
+        opening.open_all([both.carrier], both.pool.segment)
+
+    switch.mode = "coherent"
+
+
+def test_a_carrier_that_is_closed_stores_nothing_and_asks_for_nothing(both: Ends) -> None:
+    _open(both)
+    lease, window = _fill(both)
+    before = both.pool.segment.map[:]
+    both.carrier.close()
+
+    with pytest.raises(CarrierFailed, match="not used any more"):
+        _open(both)
+    with pytest.raises(CarrierFailed, match="not used any more"):
+        _there(both, lease, window)
+
+    assert both.pool.segment.map[:] == before
+    assert _mirrored(both, lease) == bytes(NBYTES)
 
 
 def test_nothing_is_brought_for_a_request_that_was_cancelled(both: Ends) -> None:
