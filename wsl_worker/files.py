@@ -89,7 +89,13 @@ class Files:
             offer, span = self._offer(message.span.segment), message.span
             inside = span.start >= DATA_OFFSET and span.start + span.nbytes <= offer.mirror.geometry.file_bytes
             whole = message.offset >= 0 and message.offset + message.nbytes <= span.nbytes
-            if not inside or span.start % PAGE or not whole or not 0 < message.nbytes <= PIECE_BYTES:
+            if (
+                not inside
+                or span.start % PAGE
+                or span.nbytes % PAGE
+                or not whole
+                or not 0 < message.nbytes <= PIECE_BYTES
+            ):
                 raise PoolError("A transfer names bytes outside of its span.")
             if isinstance(message, m.Fetch):
                 errand = Errand(partial(self._fetch, offer, message), answer, message.request, False)
@@ -135,7 +141,7 @@ class Files:
         data = self._file(span.segment, offer).read(self._reading, span.start + message.offset, message.nbytes)
         crc = zlib.crc32(data)
         if crc == message.crc:
-            mirror.reserve(span.start, message.offset + message.nbytes)
+            mirror.reserve(span.start + message.offset, message.nbytes)
             with self._lane.landing(errand):
                 if not self._account.takes(message.request):
                     raise PoolError("The request was called or cancelled before its arrays came.")

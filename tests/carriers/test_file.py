@@ -336,6 +336,7 @@ def test_what_a_client_asks_for_is_looked_at_as_if_it_were_forged(both: Ends) ->
         m.Fetch(b"", 1, span._replace(start=0), 0, 1, 0),
         m.Fetch(b"", 1, span._replace(start=DATA_OFFSET + 1), 0, 1, 0),
         m.Fetch(b"", 1, span._replace(start=end - PAGE), 0, 1, 0),
+        m.Fetch(b"", 1, span._replace(nbytes=PAGE + 1), 0, 1, 0),
         m.Fetch(b"", 1, span._replace(nbytes=2 * PIECE_BYTES), 0, PIECE_BYTES + 1, 0),
         m.Store(b"", 1, span, 1, 1),
         m.Store(b"", 1, span, PAGE, PAGE + 1),
