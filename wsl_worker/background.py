@@ -20,6 +20,7 @@ from sklearn_wsl_gpu.protocol import messages as m
 #: A client takes a worker that is silent for longer than 1.8 s for dead.
 PATIENCE_SECONDS = 1.0
 _MAX_WAITING = 64
+_STALLED = f"The worker has waited for the pool's file for {PATIENCE_SECONDS:.0f} s; it is not used any more."
 
 Answer = Callable[[m.Message], None]
 
@@ -76,7 +77,7 @@ class Lane:
         """
         with self._changed:
             if self._stalled:
-                raise _stalled()
+                raise OffloadError(_STALLED)  # of this one it is certain that it is not done
             if len(self._waiting) >= _MAX_WAITING or self._last is not None:
                 raise ProtocolError("The worker does not take any more work on this session's files now.", "busy")
             self._waiting.append(errand)
@@ -117,7 +118,7 @@ class Lane:
             for errand in errands:
                 if not errand.is_over:
                     errand.is_over = True
-                    self._tell(errand.answer, m.Refused(_stalled().code, str(_stalled())))
+                    self._tell(errand.answer, m.Refused(STALLED, _STALLED))
 
     def end(self, last: Callable[[], None]) -> None:
         """Take nothing more; do something last, in the thread, whenever that comes back."""
@@ -204,10 +205,3 @@ class Background:
             if self.descriptor >= 0:
                 self._answers.append((answer, message))
                 os.eventfd_write(self.descriptor, 1)
-
-
-def _stalled() -> OffloadError:
-    return OffloadError(
-        f"The worker has waited for the pool's file for {PATIENCE_SECONDS:.0f} s; it is not used any more.",
-        STALLED,
-    )

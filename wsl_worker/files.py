@@ -6,6 +6,7 @@ what comes too late lands nowhere.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from functools import partial
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from sklearn_wsl_gpu.carriers import challenge
 from sklearn_wsl_gpu.carriers.file import NAME, PIECE_BYTES
-from sklearn_wsl_gpu.errors import PoolError, RemoteProtocolError
+from sklearn_wsl_gpu.errors import OffloadError, PoolError, RemoteProtocolError
 from sklearn_wsl_gpu.pool import Segment
 from sklearn_wsl_gpu.pool.layout import CLIENT, DATA_OFFSET, PAGE, WORKER, round_up
 from sklearn_wsl_gpu.protocol import messages as m
@@ -57,7 +58,8 @@ class Files:
     def drop(self, number: int) -> None:
         """Forget the file of a segment."""
         if self._offers.pop(number, None) is not None:
-            self._lane.submit(Errand(partial(self._close_one, number), lambda _: None, -1, False))
+            with contextlib.suppress(OffloadError):  # else it is closed with the others
+                self._lane.submit(Errand(partial(self._close_one, number), lambda _: None, -1, False))
 
     def close(self) -> None:
         """Forget all."""
@@ -87,7 +89,13 @@ class Files:
             offer, span = self._offer(message.span.segment), message.span
             inside = span.start >= DATA_OFFSET and span.start + span.nbytes <= offer.mirror.geometry.file_bytes
             whole = message.offset >= 0 and message.offset + message.nbytes <= span.nbytes
-            if not inside or span.start % PAGE or not whole or not 0 < message.nbytes <= PIECE_BYTES:
+            if (
+                not inside
+                or span.start % PAGE
+                or span.nbytes % PAGE
+                or not whole
+                or not 0 < message.nbytes <= PIECE_BYTES
+            ):
                 raise PoolError("A transfer names bytes outside of its span.")
             if isinstance(message, m.Fetch):
                 errand = Errand(partial(self._fetch, offer, message), answer, message.request, False)
@@ -133,7 +141,7 @@ class Files:
         data = self._file(span.segment, offer).read(self._reading, span.start + message.offset, message.nbytes)
         crc = zlib.crc32(data)
         if crc == message.crc:
-            mirror.reserve(span.start, message.offset + message.nbytes)
+            mirror.reserve(span.start + message.offset, message.nbytes)
             with self._lane.landing(errand):
                 if not self._account.takes(message.request):
                     raise PoolError("The request was called or cancelled before its arrays came.")

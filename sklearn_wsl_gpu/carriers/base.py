@@ -17,6 +17,8 @@ from sklearn_wsl_gpu.pool.segment import Segment
 from sklearn_wsl_gpu.protocol import messages as m
 
 THERE, BACK = 0, 1
+#: Stands for a request where something is written to find out whether a carrier works.
+PROBES = -1
 
 
 class CarrierFailed(WorkerUnavailable):
@@ -71,6 +73,8 @@ class Carrier(ABC):
         ------
         OffloadError
             With the reason, if it does not.
+        Unsettled
+            If it does not, and the pool cannot be used at all.
         """
 
     @abstractmethod

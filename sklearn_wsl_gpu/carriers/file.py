@@ -14,9 +14,9 @@ from typing import Any
 
 from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.carriers import challenge
-from sklearn_wsl_gpu.carriers.base import BACK, THERE, Ask, Carrier, CarrierFailed, Unsettled
+from sklearn_wsl_gpu.carriers.base import BACK, PROBES, THERE, Ask, Carrier, CarrierFailed, Unsettled
 from sklearn_wsl_gpu.errors import ProtocolError
-from sklearn_wsl_gpu.pool.layout import DATA_OFFSET
+from sklearn_wsl_gpu.pool.layout import DATA_OFFSET, SPAN_HEADER_BYTES
 from sklearn_wsl_gpu.pool.segment import Segment
 from sklearn_wsl_gpu.protocol import messages as m
 
@@ -64,6 +64,7 @@ class File(Carrier):
         self._reading = self._writing = 0
         # The worker does one piece at a time; who waits here does not seem to stall there.
         self._lock = threading.Lock()
+        self._closed = False
         #: Requests for which the worker may be writing.
         self._unsettled: set[int] = set()
 
@@ -92,15 +93,19 @@ class File(Carrier):
     def there(
         self, request: int, ref: SpanRef, offset: int, pieces: Sequence[memoryview], deadline: float | None
     ) -> None:
-        header, bytes_ = pieces[0], pieces[1:]
+        header, *bytes_ = pieces
+        whole = SPAN_HEADER_BYTES + sum(map(len, bytes_))
+        if offset == SPAN_HEADER_BYTES and whole <= PIECE_BYTES:
+            self._fetch(request, ref, 0, pieces, deadline)
+            return
         at = offset
         for piece in bytes_:
             for begin in range(0, len(piece), PIECE_BYTES):
                 part = piece[begin : begin + PIECE_BYTES]
-                self._fetch(request, ref, at, part, deadline)
+                self._fetch(request, ref, at, [part], deadline)
                 at += len(part)
         # Last: what is torn is never taken for whole.
-        self._fetch(request, ref, 0, header, deadline)
+        self._fetch(request, ref, 0, [header], deadline)
 
     def back(self, request: int, ref: SpanRef, window: memoryview, deadline: float | None) -> None:
         for begin in range(0, len(window), PIECE_BYTES):
@@ -113,24 +118,37 @@ class File(Carrier):
         return request not in self._unsettled
 
     def close(self) -> None:
-        pass  # the files are the pool's
+        with self._lock:  # nothing is stored in the pool any more, nor asked for
+            self._closed = True
 
-    def _fetch(self, request: int, ref: SpanRef, offset: int, part: memoryview, deadline: float | None) -> None:
-        crc = zlib.crc32(part)
-        if self._move(m.Fetch(self._session, request, ref, offset, len(part), crc), deadline) != crc:
+    def _fetch(
+        self, request: int, ref: SpanRef, offset: int, parts: Sequence[memoryview], deadline: float | None
+    ) -> None:
+        nbytes, crc = sum(map(len, parts)), 0
+        for part in parts:
+            crc = zlib.crc32(part, crc)
+        if self._move(m.Fetch(self._session, request, ref, offset, nbytes, crc), deadline) != crc:
             raise CarrierFailed("The worker has read other bytes from the pool's file than are written there.")
 
     def _move(self, message: m.Fetch | m.Store, deadline: float | None) -> int:
-        with self._lock:
-            if isinstance(message, m.Store):
-                self._unsettled.add(message.request)
-            answer = self._ask(message, deadline)
+        answer = self._tell(message, message.request, isinstance(message, m.Store), deadline)
         if isinstance(answer, m.Moved):
-            self._unsettled.discard(message.request)
             return answer.crc
-        if not (isinstance(answer, m.Refused) and answer.code == STALLED):
-            self._unsettled.discard(message.request)
         raise self._refused(answer, isinstance(message, m.Store))
+
+    def _tell(self, message: m.Message, request: int, writes: bool, deadline: float | None) -> m.Message:
+        with self._lock:
+            self._check_open()
+            if writes:
+                self._unsettled.add(request)
+            answer = self._ask(message, deadline)
+            if not (isinstance(answer, m.Refused) and answer.code == STALLED):
+                self._unsettled.discard(request)
+        return answer
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise CarrierFailed("The pool's file is not used any more.")
 
     def _try(self, segment: Segment, deadline: float) -> tuple[int | None, str]:
         """Return in which direction the ways in use fail, if they do, and why."""
@@ -150,15 +168,17 @@ class File(Carrier):
             segment.reserve(place, challenge.NONCE_BYTES)
 
         def store(place: int, nonce: bytes) -> None:
-            segment.map[place : place + len(nonce)] = nonce
+            with self._lock:
+                self._check_open()
+                segment.map[place : place + len(nonce)] = nonce
 
         def load(place: int) -> bytes:
             return segment.map[place : place + challenge.NONCE_BYTES]
 
         def probe(places: Sequence[int], write: bool) -> bytes:
             way = self._writing if write else self._reading
-            with self._lock:
-                answer = self._ask(m.Probe(self._session, number, list(places), write, way), deadline)
+            message = m.Probe(self._session, number, list(places), write, way)
+            answer = self._tell(message, PROBES, write, deadline)
             if isinstance(answer, m.Probed):
                 return answer.digest
             if isinstance(answer, m.Refused) and answer.code == IO_FAILED:

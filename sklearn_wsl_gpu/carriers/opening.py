@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from sklearn_wsl_gpu.carriers.base import Carrier
+from sklearn_wsl_gpu.carriers.base import PROBES, Carrier, Unsettled
 from sklearn_wsl_gpu.errors import OffloadError
 from sklearn_wsl_gpu.pool.segment import Segment
 
@@ -29,21 +29,23 @@ class _Attempt:
         words = ""
         try:
             self.carrier.open(segment, self.deadline, enough)
-        except (OffloadError, OSError) as error:
+        except (OffloadError, OSError, ValueError) as error:  # the last of memory that was closed meanwhile
             words = str(error)
         with self._lock:
             if not self._is_over:
                 self.is_open, self._words = not words, words
         if self.is_open:
             enough.set()
-        else:
+        else:  # maybe in spite of having been closed
             self.carrier.close()
 
     def end(self) -> str:
         """Return why it is not open; empty if it is."""
         with self._lock:
             self._is_over = True
-            return self._words
+        if self._words:
+            self.carrier.close()
+        return self._words
 
 
 def open_all(carriers: Sequence[Carrier], segment: Segment) -> tuple[list[Carrier], dict[str, str]]:
@@ -54,7 +56,12 @@ def open_all(carriers: Sequence[Carrier], segment: Segment) -> tuple[list[Carrie
     opened : list of Carrier
         In the order in which they were given.
     refused : dict of str to str
-        Why the others are not, by name.
+        Why the others are not, by name. Nothing is done for them any more.
+
+    Raises
+    ------
+    Unsettled
+        If one of those may still write to the pool.
     """
     attempts, enough = [_Attempt(carrier) for carrier in carriers], threading.Event()
     if len(attempts) == 1:
@@ -66,4 +73,7 @@ def open_all(carriers: Sequence[Carrier], segment: Segment) -> tuple[list[Carrie
         for one, thread in zip(attempts, threads, strict=True):
             thread.join(max(one.deadline + _GRACE_SECONDS - time.monotonic(), 0.0))
     ended = [(one.carrier, one.end()) for one in attempts]
+    for carrier, words in ended:
+        if not carrier.is_settled(PROBES):
+            raise Unsettled(f"A pool that may still be written to cannot be used. {carrier.name}: {words}")
     return [carrier for carrier, words in ended if not words], {one.name: words for one, words in ended if words}

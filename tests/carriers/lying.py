@@ -221,8 +221,9 @@ class Liar:
 
 def main() -> int:
     """Run a worker."""
-    from wsl_worker import __main__, files
+    from wsl_worker import __main__, background, files
 
+    background.PATIENCE_SECONDS = 3.0  # on a busy machine a second may pass without anything that hangs
     where = Path(sys.argv.pop(1))
     liar = Liar(lambda: where.read_text().strip())
     files.open_file = liar.open_file  # type: ignore[assignment]

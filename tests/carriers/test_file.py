@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from sklearn_wsl_gpu.arrays import SpanRef
-from sklearn_wsl_gpu.carriers.base import CarrierFailed, Unsettled
+from sklearn_wsl_gpu.carriers import opening
+from sklearn_wsl_gpu.carriers.base import PROBES, CarrierFailed, Unsettled
 from sklearn_wsl_gpu.carriers.file import PIECE_BYTES
 from sklearn_wsl_gpu.errors import ProtocolError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Lease, Segment
@@ -101,6 +102,31 @@ def test_what_is_written_on_either_side_is_there_on_the_other(both: Ends) -> Non
     both.carrier.back(1, lease.ref, window, None)
     assert bytes(window) == changed
     assert both.carrier.is_settled(1)
+
+
+@pytest.mark.parametrize("nbytes", [SPAN_HEADER_BYTES, SPAN_HEADER_BYTES + 1, PAGE, PIECE_BYTES, PIECE_BYTES + 1])
+def test_a_span_of_any_size_crosses_with_its_header(nbytes: int, both: Ends) -> None:
+    _open(both)
+    lease = both.pool.lease_input(NBYTES)
+    window = both.pool.window(lease)[:nbytes]
+    window[:] = RANDOM.integers(0, 256, nbytes, np.uint8)
+    both.pool.seal(lease, nbytes)
+
+    both.carrier.there(1, lease.ref, SPAN_HEADER_BYTES, [window.data[:64], window.data[64:]], None)
+
+    assert both.mirror.window(lease.ref.start, nbytes).tobytes() == window.tobytes()
+
+
+def test_a_part_of_a_span_crosses_and_the_rest_stays(both: Ends) -> None:
+    _open(both)
+    lease, window = _fill(both)
+
+    both.carrier.there(1, lease.ref, PAGE + 3, [window[:SPAN_HEADER_BYTES], window[PAGE + 3 : PAGE + 1000]], None)
+
+    mirrored = _mirrored(both, lease)
+    assert mirrored[:SPAN_HEADER_BYTES] == bytes(window[:SPAN_HEADER_BYTES])
+    assert mirrored[PAGE + 3 : PAGE + 1000] == bytes(window[PAGE + 3 : PAGE + 1000])
+    assert not any(mirrored[SPAN_HEADER_BYTES : PAGE + 3] + mirrored[PAGE + 1000 :])
 
 
 def test_the_cheapest_way_is_taken_where_the_file_is_coherent(both: Ends) -> None:
@@ -230,6 +256,50 @@ def test_a_write_that_hangs_leaves_the_span_unsettled_until_it_has_ended(
         time.sleep(0.01)
 
 
+def test_a_file_that_hangs_when_it_is_opened_is_refused(both: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+
+    def hang(*_: object) -> None:
+        go.wait()
+        raise CarrierFailed("too late")
+
+    monkeypatch.setattr(files, "open_file", hang)
+    monkeypatch.setattr(background, "PATIENCE_SECONDS", 0.2)
+
+    with pytest.raises(CarrierFailed, match="waited for the pool's file"):
+        _open(both)
+
+    assert both.carrier.is_settled(PROBES)
+    go.set()
+
+
+def test_a_challenge_whose_write_hangs_leaves_a_pool_that_is_not_used(
+    switch: Switch, both: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "PATIENCE_SECONDS", 0.2)
+    switch.mode = lying.HANG_WRITE
+
+    with pytest.raises(Unsettled, match="may still be written to"):
+        opening.open_all([both.carrier], both.pool.segment)
+
+    switch.mode = "coherent"
+
+
+def test_a_carrier_that_is_closed_stores_nothing_and_asks_for_nothing(both: Ends) -> None:
+    _open(both)
+    lease, window = _fill(both)
+    before = both.pool.segment.map[:]
+    both.carrier.close()
+
+    with pytest.raises(CarrierFailed, match="not used any more"):
+        _open(both)
+    with pytest.raises(CarrierFailed, match="not used any more"):
+        _there(both, lease, window)
+
+    assert both.pool.segment.map[:] == before
+    assert _mirrored(both, lease) == bytes(NBYTES)
+
+
 def test_nothing_is_brought_for_a_request_that_was_cancelled(both: Ends) -> None:
     _open(both)
     lease, window = _fill(both)
@@ -266,6 +336,7 @@ def test_what_a_client_asks_for_is_looked_at_as_if_it_were_forged(both: Ends) ->
         m.Fetch(b"", 1, span._replace(start=0), 0, 1, 0),
         m.Fetch(b"", 1, span._replace(start=DATA_OFFSET + 1), 0, 1, 0),
         m.Fetch(b"", 1, span._replace(start=end - PAGE), 0, 1, 0),
+        m.Fetch(b"", 1, span._replace(nbytes=PAGE + 1), 0, 1, 0),
         m.Fetch(b"", 1, span._replace(nbytes=2 * PIECE_BYTES), 0, PIECE_BYTES + 1, 0),
         m.Store(b"", 1, span, 1, 1),
         m.Store(b"", 1, span, PAGE, PAGE + 1),

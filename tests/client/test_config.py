@@ -150,6 +150,14 @@ def test_a_wrong_variable_names_itself_and_what_is_allowed(
     assert PREFIX + name.upper() in str(caught.value)
 
 
+def test_a_file_is_a_way_only_on_windows_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().carriers() == ["shared", "stream"]
+    assert Settings(carrier="file").carriers() == ["file"]
+    monkeypatch.setattr("os.name", "nt")
+
+    assert Settings().carriers() == ["shared", "stream", "file"]
+
+
 def test_an_unknown_argument_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="gpu"):
         offload(gpu=True)  # type: ignore[call-arg]

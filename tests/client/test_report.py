@@ -47,6 +47,19 @@ def test_calls_are_data_in_order() -> None:
     assert ON_WORKER.total_seconds == 1.25
 
 
+def test_a_carrier_that_was_given_up_is_told_with_the_reason_and_one_in_use_is_data() -> None:
+    report = _report(ON_WORKER)
+    report.note_carriers([("file", ""), ("stream (tcp)", "")])
+    before = str(report)
+    report.note_carriers([("stream (tcp)", ""), ("file", "It shows <other> bytes.")])
+    report.note_carriers([("file", "")])  # a later session could use it again
+
+    assert report.carriers == {"file": "It shows <other> bytes.", "stream (tcp)": ""}
+    assert report.to_dict()["carriers"] == report.carriers
+    assert str(report) == f"{before}\n[carrier file] given up: It shows <other> bytes."
+    assert "given up: It shows &lt;other&gt; bytes." in report._repr_html_()
+
+
 def test_the_list_of_calls_is_a_copy_and_a_record_does_not_change() -> None:
     report = _report(ON_WORKER)
     report.calls.clear()

@@ -14,9 +14,11 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_wsl_gpu import FallbackWarning, OffloadSession, offload, sessions
 from sklearn_wsl_gpu.carriers import calibration
+from sklearn_wsl_gpu.carriers.base import Carrier
 from sklearn_wsl_gpu.carriers.calibration import Rates
 from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.keys import create_keys
+from sklearn_wsl_gpu.pool import Pool
 from tests.carriers import lying
 from tests.integration.tools import until
 
@@ -200,3 +202,57 @@ def test_what_a_write_that_hangs_may_still_write_to_is_not_used_until_it_has_end
 
         until(is_free)
         assert [call.where for call in session.report().calls][:3] == ["worker", "local", "worker"]
+
+
+@pytest.mark.falls_back
+def test_a_call_whose_deadline_passes_while_a_read_hangs_leaves_nothing_behind(
+    worker: Worker, tmp_path: Path, file_before_stream: None
+) -> None:
+    with _session(worker, tmp_path, fallback="local") as session:
+        _check()
+        worker.lie(lying.HANG_READ)
+        with offload(timeout=0.3), pytest.warns(FallbackWarning, match="deadline"):
+            _check()
+        _check()
+        (pool,) = [one.pool for one in sessions.live()]
+
+        assert pool.used_bytes == 0
+        assert _states(session) == {STREAM: "in use", "file": "demoted"}
+        worker.lie("coherent")
+
+
+def test_a_segment_that_is_added_while_the_file_lies_is_reached_by_stream(
+    worker: Worker, tmp_path: Path, file_before_stream: None
+) -> None:
+    with _session(worker, tmp_path) as session:
+        _check()
+        worker.lie("one-way there")
+        session.grow_pool(2**24)
+        _check()
+
+        assert _states(session) == {STREAM: "in use", "file": "demoted"}
+        assert session.report().local == 0
+
+
+def test_several_carriers_are_measured_once_a_day(
+    worker: Worker, tmp_path: Path, own_costs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Settings, "carriers", lambda _: ["file", "stream"])
+    measured: list[str] = []
+    measure = calibration.measure
+
+    def watch(carrier: Carrier, pool: Pool) -> Rates:
+        measured.append(carrier.name)
+        return measure(carrier, pool)
+
+    monkeypatch.setattr(calibration, "measure", watch)
+    for _ in range(2):
+        with _session(worker, tmp_path) as session:
+            _check()
+            told = session.status()["carriers"]
+        sessions.shutdown()
+
+    assert measured == ["file", STREAM]
+    assert isinstance(told, list)
+    assert [one["state"] for one in told] == ["in use", "in use"]
+    assert all(one[name] > 0 for one in told for name in ("round_trip", "there", "back"))
