@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from guest.serve import PORT, relay
 from paths import HERE, INITRAMFS, KERNEL, SHARE, STATE
 
 _BOOT_SECONDS = 240.0
-_MEMORY_MIB, _PROCESSORS = 3072, 2
+MEMORY_MIB, _PROCESSORS = 3072, 2
 #: Where the share is in the guest.
 MOUNT = Path("/mnt/c")
 
@@ -38,7 +39,7 @@ class Guest:
         command = [
             "setpriv", "--pdeathsig", "TERM",  # it never outlives this process
             "qemu-system-x86_64", "-accel", os.environ.get("LAB_ACCEL", "tcg,thread=multi"), "-cpu", "max",
-            "-smp", str(_PROCESSORS), "-m", str(_MEMORY_MIB), "-M", "q35", "-display", "none", "-nodefaults",
+            "-smp", str(_PROCESSORS), "-m", str(MEMORY_MIB), "-M", "q35", "-display", "none", "-nodefaults",
             "-no-reboot", "-serial", f"file:{self._console.name}", "-kernel", str(image), "-initrd", str(INITRAMFS),
             "-append", f"console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable serve={HERE}/guest/serve.py",
             "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self._port}-:{PORT}",
@@ -46,7 +47,8 @@ class Guest:
         ]  # fmt: skip
         for tag, what in shares.items():
             command += ["-virtfs", f"local,{what},mount_tag={tag},security_model=none,multidevs=remap"]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        with open(self._console.name, "ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._servers: dict[int, socket.socket] = {}
         self._over = threading.Event()
 
@@ -62,6 +64,7 @@ class Guest:
                     self.__exit__()
                     raise SystemExit(f"lab: the guest does not come up\n{log}") from None
                 time.sleep(0.3)
+        self.mount("mmap")  # as WSL does
         threading.Thread(target=self._forward, daemon=True).start()
         return self
 
@@ -73,14 +76,24 @@ class Guest:
             server.close()
         self._console.close()
 
+    def mount(self, cache: str) -> None:
+        """Mount the share, once more if it is, with a caching mode of 9P (Linux, Documentation/filesystems/9p.rst)."""
+        options = f"trans=virtio,version=9p2000.L,msize=65536,cache={cache},access=client"
+        script = f"umount {MOUNT} 2>/dev/null; mount -t 9p -o {options} share {MOUNT}"
+        shown = io.BytesIO()
+        if self.run(["/bin/sh", "-c", script], shown=shown):
+            raise SystemExit(f"lab: the guest cannot mount the share with cache={cache}\n{shown.getvalue().decode()}")
+
     def start(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> socket.socket:
         """Start a command; what it prints comes from the socket, and closing that ends it."""
         return self._ask({"run": list(command), "environment": dict(environment or {}), "folder": "/"})
 
-    def run(self, command: Sequence[str], shown: IO[bytes] | None = None) -> int:
+    def run(
+        self, command: Sequence[str], environment: Mapping[str, str] | None = None, shown: IO[bytes] | None = None
+    ) -> int:
         """Run a command to its end, and return its exit code. What it prints goes to `shown`."""
         target, tail = shown or sys.stdout.buffer, b""
-        with self.start(command) as connection:
+        with self.start(command, environment) as connection:
             while data := connection.recv(65536):
                 target.write(data)
                 target.flush()

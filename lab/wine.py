@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 from paths import PREFIX, WINDOWS_PYTHON
@@ -23,17 +24,29 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, **wine, **(more or {})}
 
 
-def start(arguments: Sequence[str], more: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start Windows Python; its output comes through pipes, because under Wine 8 it dies at its start of a file."""
-    command, pipe = ["wine", str(WINDOWS_PYTHON / "python.exe"), *arguments], subprocess.PIPE
-    return subprocess.Popen(
-        command, env=environment(more), stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT
-    )
+def run(
+    arguments: Sequence[str],
+    more: Mapping[str, str] | None = None,
+    shown: IO[bytes] | None = None,
+    folder: Path | None = None,
+) -> int:
+    """Run Windows Python to its end, and return its exit code.
 
-
-def run(arguments: Sequence[str], more: Mapping[str, str] | None = None, shown: IO[bytes] | None = None) -> int:
-    """Run Windows Python to its end; return its exit code. What it prints goes to `shown`."""
-    process = start(arguments, more)
+    Parameters
+    ----------
+    arguments : sequence of str
+        Of Python.
+    more : mapping or None
+        Further variables of its environment.
+    shown : file or None
+        Where what it prints goes. It is given a pipe in any case: under Wine 8 it dies at its start of a file.
+    folder : Path or None
+        Where it runs.
+    """
+    process = subprocess.Popen(
+        ["wine", str(WINDOWS_PYTHON / "python.exe"), *arguments], env=environment(more), cwd=folder,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
     assert process.stdout is not None
     target = shown or sys.stdout.buffer
 

@@ -21,6 +21,10 @@ from sklearn_wsl_gpu.errors import ProtocolError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Lease, Segment
 from sklearn_wsl_gpu.pool.layout import DATA_OFFSET, PAGE, SPAN_HEADER_BYTES, WORKER
 from sklearn_wsl_gpu.protocol import messages as m
+
+if os.name == "nt":
+    pytest.skip("the worker's end of it, which is tested too, is of Linux", allow_module_level=True)
+
 from tests.carriers import lying
 from tests.carriers.ends import Ends, ends
 from wsl_worker import background, files

@@ -117,6 +117,7 @@ class _Server:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.behave: list[Behave] = []
         self.ends: list[socket.socket] = []
+        self.over = False
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
 
@@ -126,11 +127,10 @@ class _Server:
 
     def _serve(self) -> None:
         while True:
-            try:
-                end, _ = self.listener.accept()
-            except OSError:
-                return
+            end, _ = self.listener.accept()
             self.ends.append(end)
+            if self.over:
+                return
             behave = self.behave.pop(0)
             try:
                 behave(end)
@@ -138,9 +138,10 @@ class _Server:
                 continue
 
     def close(self) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        self.over = True
+        socket.create_connection(self.listener.getsockname()).close()  # Windows does not shut a listener down
         self.thread.join()
+        self.listener.close()
         for end in self.ends:
             end.close()
 

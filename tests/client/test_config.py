@@ -42,7 +42,7 @@ RIGHT: dict[str, tuple[Any, str, Any]] = {
     "slot_bytes": (8192, "8192", 8192),
     "pool_limit": (2**33, "8589934592", 2**33),
     "prefault": (4096, "4096", 4096),
-    "pool_dir": (Path("/dev/shm"), "/dev/shm", "/dev/shm"),
+    "pool_dir": (Path("/dev/shm"), str(Path("/dev/shm")), str(Path("/dev/shm"))),
     "carrier": ("stream", "stream", "stream"),
     "keys": ("~/keys", "~/keys", os.path.expanduser("~/keys")),
     "model_bytes": (0, "0", 0),
@@ -151,6 +151,7 @@ def test_a_wrong_variable_names_itself_and_what_is_allowed(
 
 
 def test_a_file_is_a_way_only_on_windows_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.name", "posix")
     assert Settings().carriers() == ["shared", "stream"]
     assert Settings(carrier="file").carriers() == ["file"]
     monkeypatch.setattr("os.name", "nt")

@@ -15,12 +15,15 @@ import pytest
 from sklearn_wsl_gpu import costfile, measuring
 from sklearn_wsl_gpu.predictions import Work
 
+#: What says, on Linux and on Windows, where caches are.
+VARIABLES = ("XDG_CACHE_HOME", "LOCALAPPDATA")
 CALL = Work("SVC.fit", 1e6, 20, 10**6, "child auto auto", "cuml")
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in VARIABLES:
+        monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setattr(measuring, "_measured", measuring._Measured())
     return tmp_path / "sklearn_wsl_gpu"
 
@@ -87,8 +90,9 @@ def test_the_file_is_the_users_own_and_no_other_is_left(own_cache: Path) -> None
     costfile.save({"a": 2})
 
     assert [path.name for path in own_cache.iterdir()] == [costfile.path().name]
-    assert stat.S_IMODE(costfile.path().stat().st_mode) == 0o600
-    assert stat.S_IMODE(own_cache.stat().st_mode) == 0o700
+    if os.name == "posix":
+        assert stat.S_IMODE(costfile.path().stat().st_mode) == 0o600
+        assert stat.S_IMODE(own_cache.stat().st_mode) == 0o700
     assert costfile.load() == {"a": 2}
 
 
@@ -120,7 +124,8 @@ def test_a_table_of_another_form_is_as_none(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_place_that_cannot_be_written_to_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    for name in VARIABLES:
+        monkeypatch.setenv(name, str(tmp_path / "file"))
     measuring.predict(CALL)
     measuring.note_local(CALL, 2.0)
     measuring.keep(at_once=True)
@@ -155,9 +160,9 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(own_cache: Path, monkeypat
 def test_the_place_is_the_platforms_own(
     platform: str, environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    for name, value in {"HOME": "/home/me", **environment}.items():
+    for name, value in {"HOME": "/home/me", "USERPROFILE": "/home/me", **environment}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "platform", platform)
 
@@ -182,6 +187,7 @@ call = Work("SVC.fit", 1e6, 20, 10**6, "child auto auto", "cuml")
 measuring.predict(call)
 measuring.note_local(call, 2.0)
 """
-    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
+    where = dict.fromkeys(VARIABLES, str(tmp_path))
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, env={**os.environ, **where})
 
     assert measuring.predict(CALL).local == pytest.approx(2.0)

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import polars as pl
-import pyarrow as pa
 import scipy.sparse
 from sklearn.base import is_classifier
 from sklearn.utils.validation import has_fit_parameter
@@ -22,13 +20,32 @@ _random = np.random.default_rng(20)
 #: Three groups of points with whole coordinates, so that every input kind holds the same values.
 X = (_random.normal(size=(60, 6)) * 4).round() + np.repeat([[0.0], [3.0], [9.0]], 20, axis=0)
 CATEGORIES = _random.integers(0, 4, size=(60, 3)).astype("f8")
-CLASSES = np.repeat([0, 1, 2], 20)
+CLASSES = np.repeat(np.arange(3, dtype="i8"), 20)
 NUMBERS = X @ np.arange(6.0) + _random.normal(size=60)
 WEIGHTS = _random.uniform(0.5, 2, size=60)
 
 
 def _column_names(data: Any) -> list[str]:
     return [f"column {at}" for at in range(data.shape[1])]
+
+
+# They are imported where they are used: there are systems where one of them does not load.
+def _of_polars(data: Any) -> Any:
+    import polars as pl
+
+    return pl.Series("label", data) if data.ndim == 1 else pl.DataFrame(data, schema=_column_names(data))
+
+
+def _of_pyarrow(columns: Any, names: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.table(columns, names=names)
+
+
+def _pyarrow_array(labels: Any) -> Any:
+    import pyarrow as pa
+
+    return pa.array(labels)
 
 
 INPUTS: dict[str, Callable[[Any], Any]] = {
@@ -39,11 +56,11 @@ INPUTS: dict[str, Callable[[Any], Any]] = {
     "strided": lambda data: np.repeat(data, 2, axis=0)[::2],
     "list": lambda data: data.tolist(),
     "pandas": lambda data: pd.DataFrame(data, columns=_column_names(data)),
-    "polars": lambda data: pl.DataFrame(data, schema=_column_names(data)),
-    "pyarrow": lambda data: pa.table(list(data.T), names=_column_names(data)),
-    "polars, float32": lambda data: pl.DataFrame(data.astype("f4"), schema=_column_names(data)),
-    "pyarrow, mixed": lambda data: pa.table(
-        [data[:, 0].astype("i8"), data[:, 1].astype("f4"), *data[:, 2:].T], names=_column_names(data)
+    "polars": _of_polars,
+    "pyarrow": lambda data: _of_pyarrow(list(data.T), _column_names(data)),
+    "polars, float32": lambda data: _of_polars(data.astype("f4")),
+    "pyarrow, mixed": lambda data: _of_pyarrow(
+        [data[:, 0].astype("i8"), data[:, 1].astype("f4"), *data[:, 2:].T], _column_names(data)
     ),
     "sparse": scipy.sparse.csr_matrix,
 }
@@ -56,8 +73,8 @@ LABELS: dict[str, Callable[[Any], Any]] = {
     "object": lambda labels: np.array(["red", "green", "blue"], dtype=object)[labels],
     "list": lambda labels: labels.tolist(),
     "pandas": lambda labels: pd.Series(labels, name="label"),
-    "polars": lambda labels: pl.Series("label", labels),
-    "pyarrow": pa.array,
+    "polars": _of_polars,
+    "pyarrow": _pyarrow_array,
 }
 
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -121,7 +138,7 @@ def _as_given(found: Any, data: Any) -> Any:
     """Return transformed data as the kind of table that the data came in, if that was one."""
     if scipy.sparse.issparse(found) or not hasattr(data, "columns"):
         return found
-    return INPUTS[{pd.DataFrame: "pandas", pl.DataFrame: "polars", pa.Table: "pyarrow"}[type(data)]](found)
+    return INPUTS[type(data).__module__.partition(".")[0]](found)
 
 
 def arguments(name: str, method: str, data: Any, target: Any, fitted: Any) -> tuple[Any, ...]:
