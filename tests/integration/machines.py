@@ -70,8 +70,9 @@ class Machine:
 
 
 def _of_python() -> Sequence[str]:
-    project = str(Path(__file__).resolve().parents[2])
-    return sorted({project, sys.prefix, sys.base_prefix})
+    paths = {Path(__file__).resolve().parents[2], Path(sys.prefix), Path(sys.base_prefix)}
+    # What lies in another one moves with it.
+    return sorted(str(path) for path in paths if not paths & set(path.parents))
 
 
 def missing() -> str:
