@@ -93,6 +93,7 @@ class ClientFile:
         self._direct = direct
         # Direct reads and writes need memory, offsets and sizes in whole blocks.
         self._buffer = mmap.mmap(-1, PIECE_BYTES + 2 * PAGE)
+        self._is_dirty = False
 
     def read(self, way: str, offset: int, nbytes: int) -> memoryview:
         """Return bytes of the file, in memory that is reused by the next call.
@@ -133,8 +134,23 @@ class ClientFile:
         view[offset - begin : offset - begin + len(data)] = data
         while done < want:
             done += os.pwritev(descriptor, [view[done:want]], begin + done)
+        self._is_dirty = self._is_dirty or way == "pwrite"
         if way == "synced":
             os.fdatasync(descriptor)
+
+    def settle(self) -> None:
+        """Have arrive what was written plainly, if it has not yet.
+
+        A cache that holds it back would write whole pages over what lies there half a minute later.
+
+        Raises
+        ------
+        OSError
+            If the file does not take it.
+        """
+        if self._is_dirty:
+            os.fdatasync(self._descriptor)
+            self._is_dirty = False
 
     def close(self) -> None:
         """Let go of the file."""

@@ -126,6 +126,8 @@ class Files:
 
     def _probe(self, offer: _Offer, message: m.Probe, errand: Errand) -> m.Message:
         file, nbytes = self._file(message.segment, offer), challenge.NONCE_BYTES
+        if not message.offsets:  # not on the way: what the client has just stored there would be written over
+            file.settle()
         if message.write:
             self._writing = WRITING[message.way]
             parts = [os.urandom(nbytes) for _ in message.offsets]

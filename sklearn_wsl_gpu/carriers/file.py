@@ -6,10 +6,11 @@ moved both sides compare the crc32.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sklearn_wsl_gpu.arrays import SpanRef
@@ -73,6 +74,10 @@ class File(Carrier):
         return f"<File, read by {reading[self._reading]}, written by {writing[self._writing]}>"
 
     def open(self, segment: Segment, deadline: float, enough: threading.Event) -> None:
+        with self._probing(0, deadline):
+            self._choose(segment, deadline)
+
+    def _choose(self, segment: Segment, deadline: float) -> None:
         # The cheapest ways that are coherent.
         reasons: dict[str, None] = {}
         for reading, _ in enumerate(self._ways[0]):
@@ -82,13 +87,16 @@ class File(Carrier):
                 if failed is None:
                     return
                 reasons[words] = None
+                self._settle(0, PROBES, deadline)
                 if failed == THERE:
                     break
         raise CarrierFailed(f"The pool's file is not coherent. {' '.join(reasons)}")
 
     def admit(self, number: int, segment: Segment) -> None:
-        if self._challenge(number, segment, time.monotonic() + self.open_seconds) is not None:
-            raise CarrierFailed("A file that was added to the pool is not coherent, as the others were.")
+        deadline = time.monotonic() + self.open_seconds
+        with self._probing(number, deadline):
+            if self._challenge(number, segment, deadline) is not None:
+                raise CarrierFailed("A file that was added to the pool is not coherent, as the others were.")
 
     def there(
         self, request: int, ref: SpanRef, offset: int, pieces: Sequence[memoryview], deadline: float | None
@@ -112,6 +120,8 @@ class File(Carrier):
             part = window[begin : begin + PIECE_BYTES]
             crc = self._move(m.Store(self._session, request, ref, begin, len(part)), deadline)
             if zlib.crc32(part) != crc:
+                self._unsettled.add(request)
+                self._settle(ref.segment, request, deadline)
                 raise CarrierFailed("The pool's file shows other bytes here than the worker has written to it.")
 
     def is_settled(self, request: int) -> bool:
@@ -142,9 +152,27 @@ class File(Carrier):
             if writes:
                 self._unsettled.add(request)
             answer = self._ask(message, deadline)
-            if not (isinstance(answer, m.Refused) and answer.code == STALLED):
+            # Of what is probed more may be on its way until all is settled.
+            if request != PROBES and not (isinstance(answer, m.Refused) and answer.code == STALLED):
                 self._unsettled.discard(request)
         return answer
+
+    @contextlib.contextmanager
+    def _probing(self, number: int, deadline: float) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._settle(number, PROBES, deadline)
+            raise
+        self._unsettled.discard(PROBES)
+
+    def _settle(self, number: int, request: int, deadline: float | None) -> None:
+        """Have what the worker may have written arrive before anything else lies there; also when this is closed."""
+        with self._lock:
+            if request in self._unsettled:
+                answer = self._ask(m.Probe(self._session, number, [], False, self._reading), deadline)
+                if isinstance(answer, m.Probed):
+                    self._unsettled.discard(request)
 
     def _check_open(self) -> None:
         if self._closed:

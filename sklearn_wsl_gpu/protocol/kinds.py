@@ -142,6 +142,7 @@ class Probe(NamedTuple):
     """Client: read 16 bytes at each of these offsets of my file, or write fresh ones there.
 
     The way in which to do so, by its place among those that were answered to the offer, is the one from then on.
+    Without offsets: let what you have written arrive, if a cache holds it back.
     """
 
     session: bytes

@@ -65,7 +65,8 @@ class Pair:
         self._seen: set[int] = set()
         self._shown: set[int] = set()
         self._asked: dict[tuple[int, int], float] = {}
-        self._dirty: set[tuple[int, int]] = set()
+        #: What was written plainly, and arrives with a later `sync`.
+        self.dirty: set[tuple[int, int]] = set()
         self._left = 3
         self._last_mode = ""
 
@@ -116,13 +117,13 @@ class Pair:
         elif mode == "cached" and descriptor == self.direct:
             self._carry(self.worker, self._client, offset, nbytes)
         elif mode.startswith("cached"):
-            self._dirty.add((offset, nbytes))
+            self.dirty.add((offset, nbytes))
         return nbytes
 
     def sync(self) -> None:
         """Stand in for `os.fdatasync`."""
-        while self._dirty:
-            self._carry(self.worker, self._client, *self._dirty.pop())
+        while self.dirty:
+            self._carry(self.worker, self._client, *self.dirty.pop())
 
     def _step(self) -> str:
         mode = self.mode()

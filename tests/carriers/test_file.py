@@ -38,6 +38,7 @@ class Switch:
 
     def __init__(self) -> None:
         self.mode = "coherent"
+        self.pairs: list[lying.Pair] = []
 
 
 @pytest.fixture
@@ -45,6 +46,7 @@ def switch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Switch]:
     """Let all pools of this process lie, as the switch says."""
     switch = Switch()
     liar = lying.Liar(lambda: switch.mode)
+    switch.pairs = liar.pairs
     monkeypatch.setattr(files, "open_file", liar.open_file)
     monkeypatch.setattr(os, "preadv", liar.read)
     monkeypatch.setattr(os, "pwritev", liar.write)
@@ -201,6 +203,32 @@ def _there_again(both: Ends, lease: Lease, window: memoryview) -> None:
     _there(both, lease, window)
     both.mirror.window(lease.ref.start, SPAN_HEADER_BYTES).data[:] = bytes(SPAN_HEADER_BYTES)
     window[SPAN_HEADER_BYTES:] = RANDOM.bytes(NBYTES - SPAN_HEADER_BYTES)
+
+
+def test_what_a_cache_holds_back_of_the_challenge_has_arrived_before_the_pool_is_used(
+    switch: Switch, both: Ends
+) -> None:
+    switch.mode = "cached"  # a plain write is tried first
+    _open(both)
+
+    assert repr(both.carrier) == "<File, read by direct, written by direct>"
+    assert not switch.pairs[0].dirty
+
+
+def test_what_a_cache_holds_back_of_a_result_has_arrived_before_its_span_is_used_again(
+    switch: Switch, both: Ends
+) -> None:
+    _open(both)
+    lease, window = _fill(both)
+    _there(both, lease, window)
+    _change(both, lease)
+    switch.mode = "cached"
+
+    with pytest.raises(CarrierFailed, match="shows other bytes"):
+        both.carrier.back(1, lease.ref, window, None)
+
+    assert not switch.pairs[0].dirty
+    assert both.carrier.is_settled(1)
 
 
 @pytest.mark.parametrize("mode", ["stale reads", "one-way there", "torn page", "error after 3"])
