@@ -97,16 +97,18 @@ def _change(both: Ends, lease: Lease) -> bytes:
     return view.tobytes()
 
 
-def test_what_is_written_on_either_side_is_there_on_the_other(both: Ends) -> None:
-    _open(both)
+def _cross_there_and_back(both: Ends) -> None:
     lease, window = _fill(both)
-
     _there(both, lease, window)
     assert _mirrored(both, lease) == bytes(window)
-
     changed = _change(both, lease)
     both.carrier.back(1, lease.ref, window, None)
     assert bytes(window) == changed
+
+
+def test_what_is_written_on_either_side_is_there_on_the_other(both: Ends) -> None:
+    _open(both)
+    _cross_there_and_back(both)
     assert both.carrier.is_settled(1)
 
 
@@ -155,13 +157,7 @@ def test_a_file_with_which_one_can_work_is_taken(
 ) -> None:
     switch.mode = mode
     _open(both)
-    lease, window = _fill(both)
-
-    _there(both, lease, window)
-    assert _mirrored(both, lease) == bytes(window)
-    changed = _change(both, lease)
-    both.carrier.back(1, lease.ref, window, None)
-    assert bytes(window) == changed
+    _cross_there_and_back(both)
 
 
 @pytest.mark.parametrize("mode", lying.PARTIAL)
@@ -171,11 +167,7 @@ def test_the_cheapest_way_that_is_coherent_is_found(mode: str, switch: Switch, b
 
     reading, writing = lying.PARTIAL[mode]
     assert repr(both.carrier) == f"<File, read by {reading}, written by {writing}>"
-    lease, window = _fill(both)
-    _there(both, lease, window)
-    changed = _change(both, lease)
-    both.carrier.back(1, lease.ref, window, None)
-    assert bytes(window) == changed
+    _cross_there_and_back(both)
 
 
 @pytest.mark.parametrize("mode", [mode for mode in lying.LIES if mode != "one-way there"])
