@@ -174,7 +174,11 @@ class Executor:
                 granted = None if outputs is None else check_span_ref(outputs)
                 if granted is not None and granted != own:
                     self._reserve(session, granted)
-                space = None if granted is None else Space(self._window(session, granted), inputs == outputs)
+                space = (
+                    None
+                    if granted is None
+                    else Space(_window(self._segment(session, granted), granted), inputs == outputs)
+                )
                 finished = self._calls.run(session, call, views, places, lambda event: self._tell(job, event), space)
             except ModelMissing:
                 self._link.send(["need_model", job])
@@ -204,9 +208,11 @@ class Executor:
             last = traceback.extract_tb(error.__traceback__)[-1]
             words = f"{type(error).__name__}: {str(error)[:2000]} (in {last.name}, line {last.lineno})"
             self._link.send(["failed", job, "estimator-error", words])
+        else:
+            return
         finally:
             self._busy = False
-            self._output.take()
+        self._output.take()
 
     def _segment(self, session: int, span: SpanRef) -> Segment:
         segment = self._segments.get((session, span.segment))
@@ -235,7 +241,8 @@ class Executor:
             if not all(is_inline(raw) for raw in raw_refs):
                 raise RemoteProtocolError("Array references came without a span.")
             return [(placing.from_inline(check_inline(raw)), 0) for raw in raw_refs]
-        segment, window = self._segment(session, span), self._window(session, span)
+        segment = self._segment(session, span)
+        window = _window(segment, span)
         payload = segment.check(span.start, span.generation, span.nbytes, *writers)
         views = []
         for raw in raw_refs:
@@ -250,9 +257,6 @@ class Executor:
         if (session, span.segment) in self._mirrors:
             segment.reserve(span.start, span.nbytes)
         return span
-
-    def _window(self, session: int, span: SpanRef) -> Array:
-        return np.frombuffer(self._segment(session, span).map, np.uint8, span.nbytes, span.start)
 
     def _deliver(self, session: int, job: int, finished: Finished, granted: SpanRef | None) -> None:
         self._busy = False  # from here on a message would be torn by an interrupt
@@ -278,6 +282,10 @@ class Executor:
                 for array in arrays
             ]
         return finished.anew(arrays)
+
+
+def _window(segment: Segment, span: SpanRef) -> Array:
+    return np.frombuffer(segment.map, np.uint8, span.nbytes, span.start)
 
 
 def _warm_all(runs: queue.Queue[tuple[Segment, int, int]]) -> None:
