@@ -28,7 +28,8 @@ def judge(rows: Sequence[Row], extras: dict[str, Any]) -> list[dict[str, Any]]:
         return found
 
     local, pooled = ratio("out, kept", "local"), ratio("pool, out")
-    memory = {(one["contestant"], one["mode"]): one["above idle"] for one in extras.get("memory", ())}
+    large = [one for one in extras.get("memory", ()) if one["bytes"] == _LARGE]
+    memory = {(one["contestant"], one["mode"]): one["above idle"] for one in large}
     most, least = _at_most, _at_least
     goals = [
         most("512 MB in, touched, small reply; x memcpy", 1.2, ratio("touch")),
