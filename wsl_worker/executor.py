@@ -36,6 +36,7 @@ from wsl_worker import engines
 from wsl_worker.calls import Calls, ModelMissing
 from wsl_worker.engines.base import DeviceLost, Engine
 from wsl_worker.engines.devices import bus_id
+from wsl_worker.engines.staging import Ahead
 from wsl_worker.finished import Finished
 from wsl_worker.link import DEVICE_LOST, Link, LinkClosed
 from wsl_worker.models import Models
@@ -77,6 +78,8 @@ class Executor:
         self._output = Output()
         self._calls = Calls(self._engines, self._models, self._output)
         self._to_warm: queue.Queue[tuple[Segment, int, int]] | None = None
+        brings = [engine.ahead for engine in engines if engine.ahead is not None]
+        self._follows, self._ahead = bool(brings), brings[0] if brings else Ahead(lambda: None)
         self._busy = self._interrupted = False
         signal.signal(signal.SIGINT, self._on_interrupt)
 
@@ -85,7 +88,7 @@ class Executor:
         packages = {name.partition(".")[0] for name in third_party.installed()} | {"pandas"}
         versions = [[package, third_party.installed_version(package)] for package in sorted(packages)]
         engines = [[name, sorted(engine.estimators | engine.functions)] for name, engine in self._engines.items()]
-        self._link.send(["ready", engines, versions, self._others, self._node])
+        self._link.send(["ready", engines, versions, self._others, self._node, self._follows])
         while True:
             try:
                 message = self._link.receive()
@@ -113,8 +116,11 @@ class Executor:
     def _handle(self, head: list[Any], body: bytes, descriptor: int | None) -> None:
         kind, *fields = head
         if kind == "job":
-            session, job, inputs, outputs = fields
-            self._job(session, job, inputs, outputs, body)
+            session, job, inputs, outputs, transfer = fields
+            with self._ahead.giving((session, transfer)):
+                self._job(session, job, inputs, outputs, body)
+        elif kind == "arrived":
+            self._follow(*fields)
         elif kind == "deliver":
             job, outputs = fields
             if job in self._waiting:
@@ -132,10 +138,20 @@ class Executor:
             self._close_segment(fields[0], fields[1])
         elif kind == "detach":
             self._models.forget(fields[0])
+            if self._ahead.key is not None and self._ahead.key[0] == fields[0]:
+                self._ahead.forget()
             for job in [job for job, (session, _) in self._waiting.items() if session == fields[0]]:
                 del self._waiting[job]
             for _, number in [key for key in self._segments if key[0] == fields[0]]:
                 self._close_segment(fields[0], number)
+
+    def _follow(self, session: int, transfer: int, span: Any, nbytes: int) -> None:
+        key = session, transfer
+        if nbytes:
+            with contextlib.suppress(OffloadError):  # whoever calls with it is told
+                self._ahead.follow(key, self._window(session, check_span_ref(span)), nbytes)
+        elif key == self._ahead.key:
+            self._ahead.forget()
 
     def _close_segment(self, session: int, number: int) -> None:
         self._mirrors.discard((session, number))

@@ -85,6 +85,7 @@ class Front:
         self._sessions = Sessions()
         self._versions = versions()
         self._boot = shared.boot_id()
+        self._doors.arrived = fleet.arrived
         self._watched: dict[int, Callable[[], None]] = {}
         #: What else than to be read the executors' links are watched for.
         self._writing: dict[int, bool] = {}
@@ -292,7 +293,8 @@ class Front:
     def _call(self, session: Session, message: m.Call, body: bytes, envelope: Envelope) -> None:
         if not self._doors.call(session.number, message.request):
             raise _busy()
-        self._fleet.of(session).call(session, message, body, envelope)
+        transfer = self._doors.transfer(session.number, message.request, message.inputs)
+        self._fleet.of(session).call(session, message, body, envelope, transfer)
 
     def _cancel(self, session: Session, message: m.Cancel, envelope: Envelope) -> None:
         if not self._doors.cancel(session.number, message.request):
