@@ -39,9 +39,10 @@ def _wrong(name: str, value: Any, allowed: str) -> ConfigurationError:
 def _endpoint(value: Any) -> str | None:
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or not re.fullmatch(r"tcp://[^/\s:]+:[0-9]{1,5}", value):
+    found = re.fullmatch(r"tcp://[^/\s:]+:([0-9]{1,5})", value) if isinstance(value, str) else None
+    if found is None or not 0 < int(found[1]) < 2**16:
         raise _wrong("endpoint", value, "None (a worker of this process), or 'tcp://HOST:PORT'")
-    return value
+    return found[0]
 
 
 def _engine(value: Any) -> str:

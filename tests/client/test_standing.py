@@ -119,6 +119,7 @@ def test_a_worker_somewhere_else_is_shown_and_stopped_by_its_endpoint(
     [
         (["--engine", "abacus"], "The engine abacus does not start: ConfigurationError: engine must be one of"),
         (["--listen", "tcp://example.org:4711"], "give tcp://ADDRESS:PORT, with an IP address"),
+        (["--stream-port", "65536"], "or at its port for arrays: bind(): port must be 0-65535."),
     ],
 )
 def test_a_worker_that_cannot_start_says_why_and_leaves_nothing(
