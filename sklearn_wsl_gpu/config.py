@@ -292,6 +292,12 @@ def resolve(arguments: Mapping[str, Any], around: Settings | None = None) -> Set
     return settings
 
 
+def checked(name: str, value: Any) -> Any:
+    """Return the value of one setting as it is used, and be silent about all others; raise as `resolve` does."""
+    [parse] = [item.metadata["parse"] for item in fields(Settings) if item.name == name]
+    return parse(value)
+
+
 def from_environment() -> Settings:
     """Return the settings that the environment variables make, the defaults elsewhere."""
     found = {}
