@@ -189,9 +189,10 @@ def _add_pool(parser: argparse.ArgumentParser) -> None:
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "The exit code is 1 if a check failed, and 0 if none did: warnings do not count."
     parser.add_argument("--mask", action="store_true", help="leave the names of users out of what is shown")
-    parser.set_defaults(act=_doctor)
     _add_endpoint(parser)
     _add_keys(parser)
+    # What is wrong in the environment is for the table.
+    parser.set_defaults(act=_doctor, endpoint=None, keys=None)
 
 
 def _doctor(options: argparse.Namespace) -> int:
