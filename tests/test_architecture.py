@@ -80,7 +80,7 @@ CLIENT = {
     "running": "autoload errors keys reporting",
     "standing": "errors keys launch pool protocol sockets waiting",
     "doctor": "carriers config context errors keys launch paths pool protocol sessions standing windows",
-    "cli": "doctor errors launch running standing tables",
+    "cli": "config doctor errors launch running standing tables",
     "__main__": "cli",
     "notebook": "context enabling errors",
     "testing": "",

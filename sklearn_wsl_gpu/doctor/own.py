@@ -7,6 +7,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from sklearn_wsl_gpu import config, standing
@@ -17,6 +18,12 @@ from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, inform
 from sklearn_wsl_gpu.doctor.filesystems import FOREIGN, mount_of
 from sklearn_wsl_gpu.keys import HOME, has_curve
 from sklearn_wsl_gpu.pool import files, memory
+
+
+def look_at_configuration(circumstances: Circumstances) -> Finding:
+    found, default = asdict(config.resolve(circumstances.arguments)), asdict(config.Settings())
+    told = ", ".join(f"{name} is {value!r}" for name, value in found.items() if value != default[name])
+    return ok(f"Settings: {told}." if told else "All settings have their defaults.")
 
 
 def judge_keys(directory: str, there: Sequence[str], wide: Sequence[str], has_curve: bool, kind: str) -> Finding:
