@@ -71,6 +71,8 @@ def convert_table(value: Any, array_api_dispatch: bool = False) -> Any:
 
 def _from_pandas(value: Any) -> Any:
     dtypes = list(value.dtypes) if hasattr(value, "columns") else [value.dtype]
+    if not dtypes:
+        raise Unsupported("A pandas DataFrame without columns stays local.")
     if all(isinstance(dtype, np.dtype) and dtype.kind in "iuf" for dtype in dtypes):
         array = value.to_numpy()
         if array.dtype == np.result_type(*dtypes):
