@@ -134,8 +134,8 @@ def _differ(one: Any, other: Any) -> bool:
 
 def _draws(estimator: Any) -> bool:
     row = row_of(type(estimator))
-    parts = [estimator, *(part for _, part in walk(row, vars(estimator)))] if row is not None else [estimator]
-    return any(getattr(part, "random_state", 0) is None for part in parts)
+    parts = [(row, estimator), *(walk(row, vars(estimator)) if row is not None else ())]
+    return any(own is not None and own.draws_globally(part) for own, part in parts)
 
 
 class _Plan(NamedTuple):

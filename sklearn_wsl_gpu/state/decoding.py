@@ -235,6 +235,7 @@ _HANDLERS: dict[str, Callable[[Decoder, list[Any]], Any]] = {
     "w": Decoder._own,
     "n": Decoder._scalar,
     "o": Decoder._object_array,
+    "O": lambda decoder, node: decoder._object_array(node).T,
     "r": Decoder._ragged,
     "k": Decoder._masked,
     "p": Decoder._sparse,

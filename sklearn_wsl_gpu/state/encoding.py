@@ -12,6 +12,7 @@ A node is None, a bool, an int of 64 bits, a float, a str, bytes, or a list whos
 ``w``     the very array that is an attribute of the call's estimator: the attribute's name
 ``n``     numpy scalar: dtype, bytes
 ``o``     array of objects: shape, the items
+``O``     array of objects in Fortran order: shape and items of its transpose
 ``r``     array of one-dimensional arrays: shape, node of all their elements, node of the ends
 ``k``     masked array: node of the data, node of the mask, node of the fill value
 ``p``     scipy sparse: class name, shape, nodes of its parts
@@ -34,7 +35,7 @@ import scipy.sparse
 
 from sklearn_wsl_gpu.arrays import is_carried_dtype
 from sklearn_wsl_gpu.errors import Unsupported
-from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.pool.placing import Array, memory_order
 from sklearn_wsl_gpu.state import objects
 
 #: A list, dict or object array with more items than this stays local: it would have to travel item by item.
@@ -221,16 +222,19 @@ class Encoder:
         return [tag, *[self.encode(item) for item in items]]
 
     def _object_array(self, array: Array) -> list[Any]:
+        # What scikit-learn makes of it keeps the order, and sums go by the order.
+        tag, array = ("O", array.T) if array.ndim > 1 and memory_order(array) == "F" else ("o", array)
         flat = array.ravel().tolist()
         if flat and all(type(item) is np.ndarray and item.ndim == 1 for item in flat):
             dtypes = {item.dtype for item in flat}
             # Joining arrays would turn foreign byte order into this machine's.
-            if len(dtypes) == 1 and flat[0].dtype.isnative and is_carried_dtype(flat[0].dtype.str):
+            is_plain = tag == "o" and len(dtypes) == 1
+            if is_plain and flat[0].dtype.isnative and is_carried_dtype(flat[0].dtype.str):
                 ends = np.cumsum([len(item) for item in flat], dtype=np.int64)
                 return ["r", list(array.shape), self.array(np.concatenate(flat)), self.array(ends)]
         if array.size > MAX_ITEMS:
             raise Unsupported(f"An array of {array.size} Python objects would travel item by item; it stays local.")
-        return ["o", list(array.shape), *[self.encode(item) for item in flat]]
+        return [tag, list(array.shape), *[self.encode(item) for item in flat]]
 
 
 def _encode_int(encoder: Encoder, value: int) -> Any:

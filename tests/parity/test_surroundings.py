@@ -204,6 +204,18 @@ def test_random_state_is_used_and_advanced_as_here(name: str, kind: str) -> None
     assert first_difference(local, remote) is None
 
 
+def test_a_random_state_that_is_left_out_is_numpys_global_one_whatever_its_default_is_called() -> None:
+    def run() -> Any:
+        np.random.seed(3)
+        return TargetEncoder().fit_transform(X[:, :2], CLASSES), np.random.mtrand._rand
+
+    local = run()
+    with on_the_worker():
+        remote = run()
+
+    assert first_difference(local, remote) is None
+
+
 def test_two_estimators_that_share_a_generator_take_turns() -> None:
     def run() -> Any:
         shared = np.random.RandomState(0)

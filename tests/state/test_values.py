@@ -200,6 +200,20 @@ def test_arrays_of_arrays_of_different_kinds_arrive_too() -> None:
     )
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("step", [1, 2])
+def test_an_object_array_keeps_its_order_in_memory(order: Any, step: int) -> None:
+    # What scikit-learn makes of it keeps the order, too, and the last bit of a sum depends on that.
+    value: Array = np.empty((6, 3), dtype=object, order=order)
+    value[:] = np.arange(18).reshape(6, 3).astype(str)
+    value = value[::step]
+
+    arrived = travel(value)
+
+    assert same(arrived, value)
+    assert placing.memory_order(arrived) == order
+
+
 def test_an_object_array_may_hold_an_array_without_dimensions() -> None:
     value: Array = np.empty(2, dtype=object)
     value[0], value[1] = np.array(5.0), "x"
