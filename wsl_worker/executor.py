@@ -149,7 +149,8 @@ class Executor:
         key = session, transfer
         if nbytes:
             with contextlib.suppress(OffloadError):  # whoever calls with it is told
-                self._ahead.follow(key, self._window(session, check_span_ref(span)), nbytes)
+                ref = check_span_ref(span)
+                self._ahead.follow(key, _window(self._segment(session, ref), ref), nbytes)
         elif key == self._ahead.key:
             self._ahead.forget()
 
@@ -190,11 +191,9 @@ class Executor:
                 granted = None if outputs is None else check_span_ref(outputs)
                 if granted is not None and granted != own:
                     self._reserve(session, granted)
-                space = (
-                    None
-                    if granted is None
-                    else Space(_window(self._segment(session, granted), granted), inputs == outputs)
-                )
+                space = None
+                if granted is not None:
+                    space = Space(_window(self._segment(session, granted), granted), granted == own)
                 finished = self._calls.run(session, call, views, places, lambda event: self._tell(job, event), space)
             except ModelMissing:
                 self._link.send(["need_model", job])
