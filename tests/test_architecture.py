@@ -160,7 +160,7 @@ LIBRARIES = {
     "cupy": "wsl_worker.engines.cuml.fills wsl_worker.engines.cuml.kinds wsl_worker.engines.cuml.memory",
     "cupyx": "wsl_worker.engines.cuml.fills",
     "rmm": "wsl_worker.engines.cuml.memory",
-    "joblib": "sklearn_wsl_gpu.state.objects wsl_worker.calls",
+    "joblib": "sklearn_wsl_gpu.state.objects wsl_worker.surroundings",
     "pytest": "sklearn_wsl_gpu.pytest_plugin wsl_worker.testing",
     "packaging": "sklearn_wsl_gpu.expected_failures",
     "IPython": "sklearn_wsl_gpu.notebook",
