@@ -29,13 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
-    """Do what the arguments say, those of the command line if they are None; return the exit code."""
+    """Do what the arguments say, those of the command line if they are None; return the exit code.
+
+    It is 130 after Ctrl-C, as a shell says it.
+    """
     options = parser.parse_args(arguments)
     try:
         code: int = options.act(options)
     except OffloadError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. What was begun goes on when this is run again.\n")
+        return 130
     return code
 
 

@@ -181,7 +181,8 @@ def _path(name: str) -> Callable[[Any], str | None]:
         if value is None or value == "":
             return None
         try:
-            return str(os.path.expanduser(os.fspath(value)))
+            # A whole one: the worker, and this program later on, are in other directories.
+            return os.path.abspath(os.path.expanduser(os.fsdecode(value)))
         except TypeError:
             raise _wrong(name, value, "None, or a directory") from None
 

@@ -56,9 +56,7 @@ def turn_on(options: Mapping[str, str | None]) -> str:
         If this is not Windows.
     """
     _check()
-    # At logon it is run in another directory.
-    whole = {name: os.path.abspath(value) if name == "keys" and value else value for name, value in options.items()}
-    text = command(whole, sys.executable)
+    text = command(options, sys.executable)
     windows.set_logon_command(NAME, text)
     return text
 
