@@ -263,7 +263,7 @@ def _reason_to_stay(frame: Frame, row: Row, estimator: Any, X: Any) -> Reason | 
 def _gather(
     name: str, plan: _Plan, X: Any, y: Any, engine: str, pool: Pool, watched: int, loan: lending.Loan | None
 ) -> Gathered:
-    encoder = Encoder()
+    encoder = Encoder(strided=engine == "cpu")
     if loan is not None:
         encoder.know_lent(loan.arrays)
     arguments = [

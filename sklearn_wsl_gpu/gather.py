@@ -242,7 +242,7 @@ def gather(
     """
     settings = _compat.changed_settings()
     result = _result_kind(call, engine)
-    encoder = Encoder()
+    encoder = Encoder(strided=engine == "cpu")
     if loan is not None:
         encoder.know_lent(loan.arrays)
     state, sent, generator = None, frozenset[str](), None

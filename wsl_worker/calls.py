@@ -192,7 +192,7 @@ class Calls:
             fits.bind(binding)
         with _Surroundings(call, self._backend) as around:
             results = self._compute(lambda: unabandoned(lambda: fits.run(watch)), True, generators)
-        encoder = Encoder(views, decoder.generators)
+        encoder = Encoder(views, decoder.generators, call.engine == "cpu")
         return self._finish(call, encoder, encoder.encode(results), None, around, generators, kept=False)
 
     def _run_method(
@@ -241,15 +241,14 @@ class Calls:
             raise
 
         known = arguments_from.made if isinstance(arguments_from, _Copies) else dict(enumerate(views))
-        encoder = Encoder(
-            [None if number == target.lost else known.get(number) for number in range(len(views))], decoder.generators
-        )
+        kept = [None if number == target.lost else known.get(number) for number in range(len(views))]
+        encoder = Encoder(kept, decoder.generators, call.engine == "cpu")
         node = ["self"] if value is model else encoder.encode(value)
         state = encoder.attributes(_fitted(row, engine.state(model))) if fits else None
         own_arrays = [*state_from.made.values(), *(encoder.arrays if fits else ())]
         size = _MODEL_OVERHEAD_BYTES + sum(array.nbytes for array in own_arrays)
-        kept = bool(call.keep) and self._models.keep((session, call.engine, call.keep), model, size)
-        return self._finish(call, encoder, node, state, around, generators, kept, target)
+        is_kept = bool(call.keep) and self._models.keep((session, call.engine, call.keep), model, size)
+        return self._finish(call, encoder, node, state, around, generators, is_kept, target)
 
     def _finish(
         self,

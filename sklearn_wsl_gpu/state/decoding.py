@@ -103,6 +103,17 @@ class Decoder:
             raise RemoteProtocolError("A value names an attribute that is not there.")
         return found
 
+    def _view(self, node: list[Any]) -> Array:
+        _, memory, shape, strides, first = node
+        lies = self.array(memory)
+        if lies.ndim != 1 or not all(type(number) is int for number in (*shape, *strides, first)):
+            raise RemoteProtocolError("A strided array is malformed.")
+        # numpy sees to it that it does not leave its memory.
+        found: Array = np.ndarray(tuple(shape), lies.dtype, lies.view(np.uint8).data, first, tuple(strides))
+        if found.nbytes > lies.nbytes:
+            raise RemoteProtocolError("A strided array is larger than its memory.")
+        return found
+
     def _scalar(self, node: list[Any]) -> Any:
         _, dtype, raw = node
         if not is_carried_dtype(dtype):
@@ -233,6 +244,7 @@ _HANDLERS: dict[str, Callable[[Decoder, list[Any]], Any]] = {
     "a": lambda decoder, node: decoder._number(node, decoder.arrays),
     "x": lambda decoder, node: decoder._number(node, decoder._inputs),
     "w": Decoder._own,
+    "v": Decoder._view,
     "n": Decoder._scalar,
     "o": Decoder._object_array,
     "O": lambda decoder, node: decoder._object_array(node).T,

@@ -96,9 +96,9 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def travel(value: Any) -> Any:
+def travel(value: Any, strided: bool = False) -> Any:
     """Return a value as the other side gets it: its node as bytes, its arrays through a span."""
-    encoder = Encoder()
+    encoder = Encoder(strided=strided)
     raw = codec.pack(encoder.encode(value))
     refs, nbytes = placing.plan(encoder.arrays)
     memory = memoryview(bytearray(nbytes + 64))
@@ -198,6 +198,57 @@ def test_arrays_of_arrays_of_different_kinds_arrive_too() -> None:
     assert same(
         travel(_object_array([np.ones(2), np.ones(3, "i4"), "x"])), _object_array([np.ones(2), np.ones(3, "i4"), "x"])
     )
+
+
+@settings(deadline=None, max_examples=200)
+@given(ARRAYS, st.lists(st.sampled_from([1, 2, 3, -1, -2]), min_size=3, max_size=3), st.booleans(), st.booleans())
+def test_an_array_keeps_its_strides_where_they_are_asked_for(
+    value: Array, steps: list[int], turned: bool, locked: bool
+) -> None:
+    value = value.T if turned else value
+    value = value[(*(slice(None, None, step) for step in steps[: value.ndim]), ...)]
+    value.flags.writeable = not locked
+
+    arrived = travel(value, strided=True)
+
+    assert same(arrived, value)
+    if value.size and value.itemsize:
+        assert [one for one, extent in zip(arrived.strides, value.shape, strict=True) if extent > 1] == [
+            one for one, extent in zip(value.strides, value.shape, strict=True) if extent > 1
+        ]
+    assert arrived.flags.writeable == value.flags.writeable or arrived.flags.writeable
+    assert same(travel(value), value)
+
+
+@pytest.mark.parametrize(
+    ("value", "is_kept"),
+    [
+        (np.zeros((1000, 100))[::-1], True),
+        (np.zeros((50, 20))[:, ::2], True),
+        (np.zeros((1000, 100))[:, ::2], False),
+        (np.lib.stride_tricks.sliding_window_view(np.zeros(100), 5), False),
+    ],
+    ids=["turned round", "small gaps", "large gaps", "windows"],
+)
+def test_gaps_of_some_size_and_what_overlaps_do_not_travel(value: Array, is_kept: bool) -> None:
+    assert (travel(value, strided=True).strides == value.strides) is is_kept
+
+
+def test_a_strided_array_that_is_met_twice_is_one() -> None:
+    value = np.arange(20.0)[::2].reshape(2, 5)[:, ::-1]
+
+    one, other = travel([value, value], strided=True)
+
+    assert np.shares_memory(one, other)
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "first"),
+    [([5], [8], 0), ([4], [8], 8), ([4], [-8], 16), ([9], [0], 0), ([2, 2], [16, 16], 0), ([2**62, 4], [0, 0], 0)],
+)
+def test_a_strided_array_that_leaves_its_memory_is_refused(shape: list[int], strides: list[int], first: int) -> None:
+    with pytest.raises(RemoteProtocolError):
+        Decoder([np.zeros(4)]).decode(["v", ["a", 0], shape, strides, first])
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
