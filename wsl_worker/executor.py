@@ -149,7 +149,8 @@ class Executor:
         key = session, transfer
         if nbytes:
             with contextlib.suppress(OffloadError):  # whoever calls with it is told
-                self._ahead.follow(key, self._window(session, check_span_ref(span)), nbytes)
+                ref = check_span_ref(span)
+                self._ahead.follow(key, _window(self._segment(session, ref), ref), nbytes)
         elif key == self._ahead.key:
             self._ahead.forget()
 
@@ -190,7 +191,9 @@ class Executor:
                 granted = None if outputs is None else check_span_ref(outputs)
                 if granted is not None and granted != own:
                     self._reserve(session, granted)
-                space = None if granted is None else Space(self._window(session, granted), inputs == outputs)
+                space = None
+                if granted is not None:
+                    space = Space(_window(self._segment(session, granted), granted), granted == own)
                 finished = self._calls.run(session, call, views, places, lambda event: self._tell(job, event), space)
             except ModelMissing:
                 self._link.send(["need_model", job])
@@ -220,9 +223,11 @@ class Executor:
             last = traceback.extract_tb(error.__traceback__)[-1]
             words = f"{type(error).__name__}: {str(error)[:2000]} (in {last.name}, line {last.lineno})"
             self._link.send(["failed", job, "estimator-error", words])
+        else:
+            return
         finally:
             self._busy = False
-            self._output.take()
+        self._output.take()
 
     def _segment(self, session: int, span: SpanRef) -> Segment:
         segment = self._segments.get((session, span.segment))
@@ -251,7 +256,8 @@ class Executor:
             if not all(is_inline(raw) for raw in raw_refs):
                 raise RemoteProtocolError("Array references came without a span.")
             return [(placing.from_inline(check_inline(raw)), 0) for raw in raw_refs]
-        segment, window = self._segment(session, span), self._window(session, span)
+        segment = self._segment(session, span)
+        window = _window(segment, span)
         payload = segment.check(span.start, span.generation, span.nbytes, *writers)
         views = []
         for raw in raw_refs:
@@ -266,9 +272,6 @@ class Executor:
         if (session, span.segment) in self._mirrors:
             segment.reserve(span.start, span.nbytes)
         return span
-
-    def _window(self, session: int, span: SpanRef) -> Array:
-        return np.frombuffer(self._segment(session, span).map, np.uint8, span.nbytes, span.start)
 
     def _deliver(self, session: int, job: int, finished: Finished, granted: SpanRef | None) -> None:
         self._busy = False  # from here on a message would be torn by an interrupt
@@ -294,6 +297,10 @@ class Executor:
                 for array in arrays
             ]
         return finished.anew(arrays)
+
+
+def _window(segment: Segment, span: SpanRef) -> Array:
+    return np.frombuffer(segment.map, np.uint8, span.nbytes, span.start)
 
 
 def _warm_all(runs: queue.Queue[tuple[Segment, int, int]]) -> None:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_wsl_gpu import sessions
+from sklearn_wsl_gpu import sessions, standing
 from sklearn_wsl_gpu.cli import main
 from sklearn_wsl_gpu.context import offload
 from tests.integration.tools import until
@@ -81,6 +81,26 @@ def test_a_worker_is_started_used_shown_and_stopped(keys: str, capsys: pytest.Ca
     np.testing.assert_array_equal(kept, 0)
 
 
+def test_a_directory_of_keys_may_begin_with_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    known: list[Path] = []
+    monkeypatch.setattr(standing, "_running", known.append)
+
+    main(["worker", "status", "--keys", "~/Schlüssel 2"])
+    monkeypatch.setenv("SKLEARN_WSL_GPU_KEYS", "~/Schlüssel 2")
+    main(["worker", "status"])
+
+    assert known == [tmp_path / "Schlüssel 2"] * 2
+
+
+def test_what_is_no_endpoint_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("worker status", "worker stop", "pool shrink", "doctor"):
+        with pytest.raises(SystemExit, match="2"):
+            main([*command.split(), "--endpoint", "localhost"])
+        assert "argument --endpoint: endpoint must be None (a worker of this" in capsys.readouterr().err
+
+
 def test_starting_twice_leaves_the_first_worker_alone(keys: str, capsys: pytest.CaptureFixture[str]) -> None:
     first = _json(capsys, "start", "--keys", keys)
     second = _json(capsys, "start", "--keys", keys)
@@ -119,6 +139,7 @@ def test_a_worker_somewhere_else_is_shown_and_stopped_by_its_endpoint(
     [
         (["--engine", "abacus"], "The engine abacus does not start: ConfigurationError: engine must be one of"),
         (["--listen", "tcp://example.org:4711"], "give tcp://ADDRESS:PORT, with an IP address"),
+        (["--stream-port", "65536"], "or at its port for arrays: bind(): port must be 0-65535."),
     ],
 )
 def test_a_worker_that_cannot_start_says_why_and_leaves_nothing(
