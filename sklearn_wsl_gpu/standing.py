@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,13 @@ def _note(directory: Path, endpoint: str) -> dict[str, Any] | None:
 
 
 def _end(process: WorkerProcess, directory: Path) -> None:
-    _ask(process.endpoint, directory, m.Stop(b""))
-    process.child.wait()
+    with contextlib.suppress(WorkerUnavailable):
+        _ask(process.endpoint, directory, m.Stop(b""))
+    try:
+        process.child.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.child.kill()
+        process.child.wait()
     process.close()
 
 
