@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.model_selection._validation import _fit_and_predict, _fit_and_score
 from sklearn.utils._available_if import _AvailableIfDescriptor
-from sklearn.utils._set_output import _wrap_data_with_container
+from sklearn.utils._set_output import _get_output_config, _wrap_data_with_container
 from sklearn.utils.validation import _check_feature_names, _get_feature_names
 
 try:
@@ -41,6 +41,7 @@ __all__ = [
     "fit_and_predict",
     "fit_and_score",
     "get_namespace_and_device",
+    "has_container",
     "has_valid_parameters",
     "is_output_configured",
     "is_output_wrapped",
@@ -104,6 +105,11 @@ def changed_settings() -> list[list[Any]]:
 def is_output_configured() -> bool:
     """Tell whether transformers give something else than what scikit-learn computes, by its settings."""
     return bool(sklearn.get_config().get("transform_output", "default") != "default")
+
+
+def has_container(estimator: Any) -> bool:
+    """Tell whether `set_output`, or scikit-learn's settings, ask for the output of a transformer in a container."""
+    return bool(_get_output_config("transform", estimator)["dense"] != "default")
 
 
 def is_output_wrapped(function: Any) -> bool:

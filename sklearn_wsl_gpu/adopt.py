@@ -19,7 +19,7 @@ import sklearn.exceptions
 
 from sklearn_wsl_gpu import _compat, graphs
 from sklearn_wsl_gpu.arrays import ArrayRef, InlineArray, check_array_ref, check_inline, is_inline
-from sklearn_wsl_gpu.errors import RemoteProtocolError
+from sklearn_wsl_gpu.errors import RemoteProtocolError, Unsupported
 from sklearn_wsl_gpu.estimators import METHODS, Graph, Row
 from sklearn_wsl_gpu.gather import NAMES, Gathered
 from sklearn_wsl_gpu.invocation import Invocation
@@ -64,6 +64,10 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
         state, value = _decode(gathered, reply, source)
     finally:
         source.release()
+    is_wrapped = _compat.is_output_wrapped(call.raw)
+    if is_wrapped and scipy.sparse.issparse(value) and _compat.has_container(estimator):
+        # Who says what is wrong, and in which words, depends on the class.
+        raise Unsupported("Sparse output does not go into the container that set_output names.", "estimator-error")
     names, attributes = METHODS[call.method].names, vars(estimator)
     assignments: list[graphs.Assignment] = []
     merged = None
@@ -89,7 +93,7 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
     if gathered.result is not None and isinstance(value, np.ndarray):
         value = gathered.result.make(value)
     # scikit-learn knows one container for both transform and fit_transform.
-    return _compat.wrap_output("transform", value, data, estimator) if _compat.is_output_wrapped(call.raw) else value
+    return _compat.wrap_output("transform", value, data, estimator) if is_wrapped else value
 
 
 def adopt_value(gathered: Gathered, reply: Reply) -> Any:

@@ -134,8 +134,8 @@ def _differ(one: Any, other: Any) -> bool:
 
 def _draws(estimator: Any) -> bool:
     row = row_of(type(estimator))
-    parts = [estimator, *(part for _, part in walk(row, vars(estimator)))] if row is not None else [estimator]
-    return any(getattr(part, "random_state", 0) is None for part in parts)
+    parts = [(row, estimator), *(walk(row, vars(estimator)) if row is not None else ())]
+    return any(own is not None and own.draws_globally(part) for own, part in parts)
 
 
 class _Plan(NamedTuple):
@@ -263,7 +263,7 @@ def _reason_to_stay(frame: Frame, row: Row, estimator: Any, X: Any) -> Reason | 
 def _gather(
     name: str, plan: _Plan, X: Any, y: Any, engine: str, pool: Pool, watched: int, loan: lending.Loan | None
 ) -> Gathered:
-    encoder = Encoder()
+    encoder = Encoder(strided=engine == "cpu")
     if loan is not None:
         encoder.know_lent(loan.arrays)
     arguments = [

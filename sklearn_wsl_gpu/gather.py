@@ -242,7 +242,7 @@ def gather(
     """
     settings = _compat.changed_settings()
     result = _result_kind(call, engine)
-    encoder = Encoder()
+    encoder = Encoder(strided=engine == "cpu")
     if loan is not None:
         encoder.know_lent(loan.arrays)
     state, sent, generator = None, frozenset[str](), None
@@ -252,7 +252,7 @@ def gather(
         state = encoder.attributes(attributes)
     if not call.fits:
         encoder.know_attributes(vars(call.estimator))
-    elif isinstance(call.row, Graph) or getattr(call.estimator, "random_state", 0) is None:
+    elif isinstance(call.row, Graph) or call.row.draws_globally(call.estimator):
         generator = generator_node(global_generator(), -1)
     converted = partial(_convert, call, ["array_api_dispatch", True] in settings)
     arguments, keywords = support.without_target(call.row, call.method, call.args, call.kwargs)
@@ -286,7 +286,7 @@ def _overwritable(call: Invocation, arrays: list[Array], nodes: list[Any]) -> Ar
 def _convert(call: Invocation, array_api_dispatch: bool, value: Any) -> Any:
     if isinstance(call.row, Graph) and value is call.data:
         return inputs.convert_table(value, array_api_dispatch)
-    return inputs.convert(value, array_api_dispatch, call.row.checks_input(call.method))
+    return inputs.convert(value, array_api_dispatch, call.row.checks_input(call.method), call.row.by_column)
 
 
 def packed(body: CallBody) -> bytes:

@@ -24,7 +24,7 @@ def count_elements(value: Any) -> int | None:
     return len(value) if isinstance(value, (list, tuple)) else None
 
 
-def convert(value: Any, array_api_dispatch: bool = False, checked: bool = True) -> Any:
+def convert(value: Any, array_api_dispatch: bool = False, checked: bool = True, by_column: bool = False) -> Any:
     """Return what to encode for an argument.
 
     Parameters
@@ -35,6 +35,8 @@ def convert(value: Any, array_api_dispatch: bool = False, checked: bool = True) 
         scikit-learn's setting of that name.
     checked : bool
         Whether the method makes an array of it first, as nearly all do.
+    by_column : bool
+        Whether it does so column by column.
 
     Raises
     ------
@@ -52,7 +54,7 @@ def convert(value: Any, array_api_dispatch: bool = False, checked: bool = True) 
     if module == "pandas":
         if not checked:
             raise Unsupported("This method computes with the DataFrame itself in this version of scikit-learn.")
-        return _from_pandas(value)
+        return _from_pandas(value, by_column)
     if module in ("polars", "pyarrow"):
         if array_api_dispatch:
             raise Unsupported(f"Tables of {module} stay local while array_api_dispatch is on.", "array-api-input")
@@ -69,11 +71,15 @@ def convert_table(value: Any, array_api_dispatch: bool = False) -> Any:
     return lending.once(value, tables.of) if tables.is_table(value) else convert(value, array_api_dispatch)
 
 
-def _from_pandas(value: Any) -> Any:
+def _from_pandas(value: Any, by_column: bool) -> Any:
     dtypes = list(value.dtypes) if hasattr(value, "columns") else [value.dtype]
+    if not dtypes:
+        raise Unsupported("A pandas DataFrame without columns stays local.")
+    if hasattr(value, "columns") and not value.columns.is_unique:
+        raise Unsupported("A pandas DataFrame with two columns of one name stays local.")  # some methods refuse it
     if all(isinstance(dtype, np.dtype) and dtype.kind in "iuf" for dtype in dtypes):
         array = value.to_numpy()
-        if array.dtype == np.result_type(*dtypes):
+        if array.dtype == np.result_type(*dtypes) and not (by_column and len(set(dtypes)) > 1):
             return array
     elif all(str(dtype) in ("object", "str", "string") for dtype in dtypes):
         return _plain(np.asarray(value), value)

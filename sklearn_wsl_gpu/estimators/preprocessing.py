@@ -43,8 +43,13 @@ ROWS = (
     ),
     Row("sklearn.preprocessing.KernelCenterer", "fit transform fit_transform", targetless=True),
     Row("sklearn.preprocessing.PolynomialFeatures", "fit transform fit_transform", targetless=True),
-    Row("sklearn.preprocessing.OneHotEncoder", "fit transform fit_transform inverse_transform", targetless=True),
-    Row("sklearn.preprocessing.TargetEncoder", "fit transform fit_transform"),
+    Row(
+        "sklearn.preprocessing.OneHotEncoder",
+        "fit transform fit_transform inverse_transform",
+        by_column=True,
+        targetless=True,
+    ),
+    Row("sklearn.preprocessing.TargetEncoder", "fit transform fit_transform", by_column=True),
     Row("sklearn.preprocessing.LabelEncoder", "fit transform fit_transform inverse_transform", named=False),
     Row("sklearn.preprocessing.LabelBinarizer", "fit transform fit_transform inverse_transform", named=False),
 )

@@ -61,6 +61,8 @@ class Row:
         Parameters and what else the constructor sets, separated by spaces, that the class's own ``fit`` changes.
     named : bool
         Whether it knows the names of X's columns (label encoders do not).
+    by_column : bool
+        Whether it looks at a DataFrame column by column, and so at the dtype of each.
     targetless : bool
         Whether y, where a method takes it, is not looked at.
     in_place : str
@@ -86,6 +88,7 @@ class Row:
     refits: bool = False
     rewrites: str = ""
     named: bool = True
+    by_column: bool = False
     targetless: bool = False
     in_place: str = ""
     overwrites: str = ""
@@ -118,6 +121,12 @@ class Row:
             if may and all(getattr(estimator, name, None) == value for name, _, value in wanted):
                 return True
         return False
+
+    def draws_globally(self, estimator: Any) -> bool:
+        """Tell whether an estimator takes random numbers, if any, from numpy's global generator."""
+        seed = getattr(estimator, "random_state", 0)
+        # A word says that the parameter is deprecated, and means what None meant.
+        return seed is None or isinstance(seed, str)
 
     @cached_property
     def copying(self) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ Array = NDArray[Any]
 
 #: From this size on an array keeps its offset in the page, see `plan`.
 _LARGE_BYTES = 64 * 1024
+#: An array with gaps is sent with what lies in them if that is no more than this, see `memory_of`.
+_GAPS_BYTES = 64 * 1024
 
 
 def memory_order(array: Array) -> Literal["C", "F"]:
@@ -27,6 +29,27 @@ def memory_order(array: Array) -> Literal["C", "F"]:
         return "F"
     strides = [abs(stride) for stride, extent in zip(array.strides, array.shape, strict=True) if extent > 1]
     return "F" if strides == sorted(strides) else "C"
+
+
+def memory_of(array: Array) -> tuple[Array, int] | None:
+    """Return the memory that a strided array lies in, in one dimension, and the offset of its first element there.
+
+    The last bit of some results depends on strides. None if the array is contiguous, or if there is too much else in
+    that memory.
+    """
+    size = array.itemsize
+    if array.flags.c_contiguous or array.flags.f_contiguous or not array.nbytes:
+        return None
+    if any(stride % size for stride in array.strides):
+        return None
+    reaches = [stride * (extent - 1) for stride, extent in zip(array.strides, array.shape, strict=True)]
+    first = -sum(reach for reach in reaches if reach < 0)
+    nbytes = first + sum(reach for reach in reaches if reach > 0) + size
+    if not array.nbytes <= nbytes <= max(array.nbytes, _GAPS_BYTES):
+        return None
+    lowest = array[tuple(slice(-1, None) if stride < 0 else slice(0, 1) for stride in array.strides)]
+    memory: Array = np.lib.stride_tricks.as_strided(lowest, (nbytes // size,), (size,), writeable=array.flags.writeable)
+    return memory, first
 
 
 def plan(

@@ -30,8 +30,8 @@ class Decoder:
 
     Attributes
     ----------
-    own : mapping of str to object
-        Attributes of the call's estimator, for nodes that name one.
+    own : callable
+        Returns the attributes of the call's estimator by name, for nodes that name one.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Decoder:
         self.arrays = arrays
         self._inputs = inputs
         self.generators = list(generators)
-        self.own: Mapping[str, Any] = {}
+        self.own: Callable[[], Mapping[str, Any]] = dict
         self._depth = 0
 
     def decode(self, node: Any) -> Any:
@@ -98,9 +98,20 @@ class Decoder:
         return among[number]
 
     def _own(self, node: list[Any]) -> Any:
-        found = self.own.get(node[1])
+        found = self.own().get(node[1])
         if type(found) is not np.ndarray:
             raise RemoteProtocolError("A value names an attribute that is not there.")
+        return found
+
+    def _view(self, node: list[Any]) -> Array:
+        _, memory, shape, strides, first = node
+        lies = self.array(memory)
+        if lies.ndim != 1 or not all(type(number) is int for number in (*shape, *strides, first)):
+            raise RemoteProtocolError("A strided array is malformed.")
+        # numpy sees to it that it does not leave its memory.
+        found: Array = np.ndarray(tuple(shape), lies.dtype, lies.view(np.uint8).data, first, tuple(strides))
+        if found.nbytes > lies.nbytes:
+            raise RemoteProtocolError("A strided array is larger than its memory.")
         return found
 
     def _scalar(self, node: list[Any]) -> Any:
@@ -233,8 +244,10 @@ _HANDLERS: dict[str, Callable[[Decoder, list[Any]], Any]] = {
     "a": lambda decoder, node: decoder._number(node, decoder.arrays),
     "x": lambda decoder, node: decoder._number(node, decoder._inputs),
     "w": Decoder._own,
+    "v": Decoder._view,
     "n": Decoder._scalar,
     "o": Decoder._object_array,
+    "O": lambda decoder, node: decoder._object_array(node).T,
     "r": Decoder._ragged,
     "k": Decoder._masked,
     "p": Decoder._sparse,

@@ -10,8 +10,10 @@ A node is None, a bool, an int of 64 bits, a float, a str, bytes, or a list whos
 ``a``     array: its number among the refs
 ``x``     the very array that the caller passed: its number among the refs of the call
 ``w``     the very array that is an attribute of the call's estimator: the attribute's name
+``v``     strided array: node of the memory that it lies in, shape, strides, offset of its first element
 ``n``     numpy scalar: dtype, bytes
 ``o``     array of objects: shape, the items
+``O``     array of objects in Fortran order: shape and items of its transpose
 ``r``     array of one-dimensional arrays: shape, node of all their elements, node of the ends
 ``k``     masked array: node of the data, node of the mask, node of the fill value
 ``p``     scipy sparse: class name, shape, nodes of its parts
@@ -34,7 +36,7 @@ import scipy.sparse
 
 from sklearn_wsl_gpu.arrays import is_carried_dtype
 from sklearn_wsl_gpu.errors import Unsupported
-from sklearn_wsl_gpu.pool.placing import Array
+from sklearn_wsl_gpu.pool.placing import Array, memory_of, memory_order
 from sklearn_wsl_gpu.state import objects
 
 #: A list, dict or object array with more items than this stays local: it would have to travel item by item.
@@ -91,6 +93,8 @@ class Encoder:
         Arrays that the other side has already: they are named, not sent.
     generators : sequence of RandomState
         Generators that the other side has already.
+    strided : bool
+        Whether arrays keep their strides. What computes on a device takes contiguous ones.
 
     Attributes
     ----------
@@ -100,13 +104,20 @@ class Encoder:
         Generators met.
     """
 
-    def __init__(self, inputs: Sequence[Array | None] = (), generators: Sequence[np.random.RandomState] = ()) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Array | None] = (),
+        generators: Sequence[np.random.RandomState] = (),
+        strided: bool = False,
+    ) -> None:
         self.arrays: list[Array] = []
+        self._strided = strided
         self.generators = list(generators)
         #: Arrays that the other side has, and the nodes that name them.
         self._known = [(array, ["x", number]) for number, array in enumerate(inputs) if array is not None]
         self._lent: list[list[Any]] = []
         self._seen: dict[int | ArrayKey, list[Any]] = {}
+        self._views: dict[int | ArrayKey, list[Any]] = {}
         self._depth = 0
         self._left = MAX_NODES
 
@@ -206,7 +217,10 @@ class Encoder:
             if known.shape == array.shape and array.size and array_key(known) == array_key(array):
                 return named
         key: int | ArrayKey = array_key(array) if array.nbytes >= _ALIAS_BYTES else id(array)
-        node = self._seen.get(key)
+        node = self._seen.get(key) or self._views.get(key)
+        lies = memory_of(array) if self._strided and node is None else None
+        if lies is not None:
+            node = self._views[key] = ["v", self.array(lies[0]), list(array.shape), list(array.strides), lies[1]]
         if node is None:
             node = self._seen[key] = ["a", len(self.arrays)]
             self.arrays.append(array)
@@ -221,16 +235,19 @@ class Encoder:
         return [tag, *[self.encode(item) for item in items]]
 
     def _object_array(self, array: Array) -> list[Any]:
+        # What scikit-learn makes of it keeps the order, and sums go by the order.
+        tag, array = ("O", array.T) if array.ndim > 1 and memory_order(array) == "F" else ("o", array)
         flat = array.ravel().tolist()
         if flat and all(type(item) is np.ndarray and item.ndim == 1 for item in flat):
             dtypes = {item.dtype for item in flat}
             # Joining arrays would turn foreign byte order into this machine's.
-            if len(dtypes) == 1 and flat[0].dtype.isnative and is_carried_dtype(flat[0].dtype.str):
+            is_plain = tag == "o" and len(dtypes) == 1
+            if is_plain and flat[0].dtype.isnative and is_carried_dtype(flat[0].dtype.str):
                 ends = np.cumsum([len(item) for item in flat], dtype=np.int64)
                 return ["r", list(array.shape), self.array(np.concatenate(flat)), self.array(ends)]
         if array.size > MAX_ITEMS:
             raise Unsupported(f"An array of {array.size} Python objects would travel item by item; it stays local.")
-        return ["o", list(array.shape), *[self.encode(item) for item in flat]]
+        return [tag, list(array.shape), *[self.encode(item) for item in flat]]
 
 
 def _encode_int(encoder: Encoder, value: int) -> Any:

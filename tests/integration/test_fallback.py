@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.manifold import TSNE
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from sklearn_wsl_gpu import EngineError, FallbackWarning, OffloadError, Unsupported, offload
@@ -45,6 +45,10 @@ UNSUPPORTED: dict[str, tuple[Any, str]] = {
     ),
     "a data frame of several kinds": (
         lambda: OneHotEncoder().fit(pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})),
+        "unsupported-argument",
+    ),
+    "a data frame whose columns are encoded each by its dtype": (
+        lambda: OneHotEncoder().fit(pd.DataFrame({"a": [1, 2], "b": [0.5, 1.5]})),
         "unsupported-argument",
     ),
     "a matrix of a kind that is not carried": (
@@ -195,3 +199,24 @@ def test_an_engine_that_fails_where_scikit_learn_does_not_is_undone_and_told(mon
         estimator.fit(X)
 
     assert vars(estimator) == vars(StandardScaler())
+
+
+def _outcome(call: Any) -> Any:
+    try:
+        call()
+    except Exception as error:
+        return type(error), str(error)
+    return None
+
+
+@pytest.mark.falls_back
+@pytest.mark.usefixtures("shared_worker")
+@pytest.mark.parametrize("columns", [[], ["a", "a", "b", "c"]], ids=["no columns", "two of one name"])
+def test_a_table_that_some_methods_refuse_is_scikit_learns_to_judge(columns: list[str]) -> None:
+    table = pd.DataFrame(X[:, : len(columns)], columns=columns)
+    scaler = MaxAbsScaler().fit(X)
+    calls = [lambda: StandardScaler().fit(table), lambda: scaler.inverse_transform(table)]
+    local = [_outcome(call) for call in calls]
+
+    with offload(fallback="quiet"):
+        assert [_outcome(call) for call in calls] == local

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
@@ -30,7 +31,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler, TargetEncoder
+from sklearn.preprocessing import Normalizer, OneHotEncoder, StandardScaler, TargetEncoder
 from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.validation import has_fit_parameter
 
@@ -204,6 +205,18 @@ def test_random_state_is_used_and_advanced_as_here(name: str, kind: str) -> None
     assert first_difference(local, remote) is None
 
 
+def test_a_random_state_that_is_left_out_is_numpys_global_one_whatever_its_default_is_called() -> None:
+    def run() -> Any:
+        np.random.seed(3)
+        return TargetEncoder().fit_transform(X[:, :2], CLASSES), np.random.mtrand._rand
+
+    local = run()
+    with on_the_worker():
+        remote = run()
+
+    assert first_difference(local, remote) is None
+
+
 def test_two_estimators_that_share_a_generator_take_turns() -> None:
     def run() -> Any:
         shared = np.random.RandomState(0)
@@ -278,6 +291,8 @@ def test_a_frame_keeps_its_index() -> None:
         (lambda: Ridge().fit(), TypeError),
         (lambda: KMeans().fit(X, sample_weights=1), TypeError),
         (lambda: SVC().predict_proba(X), AttributeError),
+        (lambda: OneHotEncoder().set_output(transform="pandas").fit_transform(X[:, :2]), ValueError),
+        (lambda: Normalizer().set_output(transform="pandas").fit_transform(csr_matrix(X)), ValueError),
     ],
 )
 def test_errors_are_scikit_learns_own(do: Callable[[], Any], kind: type[Exception]) -> None:
