@@ -310,8 +310,8 @@ _WATCH_SECONDS = 1.0
 #: Has a terminal go to its first line, and empty all lines.
 _CLEAR = "\x1b[H\x1b[2J"
 _NONE = (
-    "No worker was started with `sklearn-wsl-gpu worker start`. One that offload() starts by itself belongs to its "
-    "process; OffloadSession.status() tells its state there."
+    "No worker runs that `sklearn-wsl-gpu worker start` has started. One that offload() starts by itself belongs to "
+    "its process; OffloadSession.status() tells its state there."
 )
 
 

@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_wsl_gpu import sessions, standing
 from sklearn_wsl_gpu.cli import main
 from sklearn_wsl_gpu.context import offload
+from sklearn_wsl_gpu.launch import starting
 from tests.integration.tools import until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a worker runs on Linux")
@@ -106,6 +107,28 @@ def test_starting_twice_leaves_the_first_worker_alone(keys: str, capsys: pytest.
     second = _json(capsys, "start", "--keys", keys)
 
     assert first["workers"][0]["pid"] == second["workers"][0]["pid"]
+
+
+def test_of_two_that_are_started_at_once_one_is_left(
+    keys: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    first: list[dict[str, Any]] = []
+
+    class Process(starting.WorkerProcess):
+        def __init__(self, *arguments: Any) -> None:
+            if not started:  # after it was seen that none runs, another command starts one
+                with monkeypatch.context() as context:
+                    context.setattr(standing, "WorkerProcess", starting.WorkerProcess)
+                    first.append(_json(capsys, "start", "--keys", keys)["workers"][0])
+            super().__init__(*arguments)
+            started.append(self.child)
+
+    monkeypatch.setattr(standing, "WorkerProcess", Process)
+    assert _json(capsys, "start", "--keys", keys)["workers"][0]["pid"] == first[0]["pid"]
+
+    assert [child.poll() for child in started] == [0]
+    assert _json(capsys, "status", "--keys", keys)["workers"][0]["pid"] == first[0]["pid"]
 
 
 def test_a_worker_that_was_killed_counts_as_none_and_another_can_be_started(
@@ -198,7 +221,7 @@ def test_a_terminal_is_cleared_before_each_look(keys: str) -> None:
         os.close(theirs)
         assert watching.stderr is not None
         seen = b""
-        while seen.count(b"No worker was started") < 2:
+        while seen.count(b"No worker runs that") < 2:
             seen += os.read(ours, 4096)
         watching.send_signal(signal.SIGINT)
         assert watching.wait(30) == 0
@@ -213,7 +236,7 @@ def test_watching_ends_when_nobody_reads_any_more(keys: str) -> None:
     with _watch(keys, subprocess.PIPE) as watching:
         assert watching.stdout is not None
         assert watching.stderr is not None
-        assert "No worker was started" in watching.stdout.readline()
+        assert "No worker runs that" in watching.stdout.readline()
         watching.stdout.close()
 
         assert watching.wait(30) == 0
@@ -265,4 +288,4 @@ def test_a_size_that_is_none_is_refused_with_what_is_one(text: str, capsys: pyte
 
 def test_the_pool_of_nobody_is_not_grown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pool", "grow", "1GiB", "--keys", str(tmp_path)]) == 2
-    assert "No worker was started" in capsys.readouterr().err
+    assert "No worker runs that" in capsys.readouterr().err

@@ -41,6 +41,17 @@ def test_elsewhere_it_is_said_what_does_it_there(capsys: pytest.CaptureFixture[s
     assert f"ExecStart={sys.executable} -m wsl_worker --listen tcp://127.0.0.1:47474" in said
 
 
+def test_what_windows_forbids_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(name: str, command: str | None) -> None:
+        raise PermissionError(13, "Access is denied")
+
+    monkeypatch.setattr(autostart, "_check", lambda: None)
+    monkeypatch.setattr(windows, "set_logon_command", refuse)
+
+    assert main(["worker", "autostart", "on"]) == 2
+    assert capsys.readouterr().err.endswith(r"CurrentVersion\Run, value sklearn_wsl_gpu: Access is denied." "\n")
+
+
 def test_on_puts_it_there_and_off_takes_it_away_and_both_say_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
