@@ -12,7 +12,7 @@ from sklearn_wsl_gpu.launch import wsl
 from sklearn_wsl_gpu.launch.wsl import Distribution
 from tests.launch import fake_wsl
 
-#: Tables as people have published them, in the bytes of the real one.
+#: Tables in the bytes of the real one: English and German as people have published them, the Chinese one composed.
 RECORDED = Path(__file__).parent / "recorded"
 
 
