@@ -134,6 +134,20 @@ def test_a_command_that_hangs_inside_is_ended_in_time_though_it_holds_the_pipes(
     machine.shut_down()
 
 
+def test_what_was_said_before_the_time_was_over_is_told(machine: fake_wsl.Machine) -> None:
+    machine.program("slow", "echo half of it; echo and a warning >&2; sleep 300")
+
+    for seconds in (1.0, 4.0, 16.0):  # before it has said anything it has to start
+        done = wsl.run(wsl.inside("Ubuntu", "slow"), seconds)
+        if done.err:
+            break
+
+    assert (done.timed_out, done.out, done.err) == (True, "half of it\n", "and a warning\n")
+    with pytest.raises(WorkerStartError, match=r"within .* s\. It said: half of it and a warning\. Run `wsl"):
+        wsl.ask("Ubuntu", "slow", seconds=seconds)
+    machine.shut_down()
+
+
 def test_a_command_gets_its_words_its_input_and_the_home_directory(machine: fake_wsl.Machine) -> None:
     done = wsl.run(wsl.inside("Ubuntu", "cat", "-", "with space.txt"), 20, b"from here\n")
     assert (done.code, done.out) == (1, "from here\n")
