@@ -18,10 +18,12 @@ import pytest
 
 from sklearn_wsl_gpu.pool import Geometry, Segment
 from sklearn_wsl_gpu.pool.layout import DATA_OFFSET, PAGE
+from tests.worker.test_staging import _Device
 from wsl_worker import executor as module
 from wsl_worker.calls import _Generators
 from wsl_worker.engines.base import DeviceLost
 from wsl_worker.engines.cpu import CpuEngine
+from wsl_worker.engines.staging import Ahead, Ring
 from wsl_worker.executor import Executor
 from wsl_worker.link import DEVICE_LOST, Link
 from wsl_worker.supervisor import Supervisor
@@ -118,6 +120,64 @@ def test_pages_are_made_ready_by_one_thread_however_often_a_client_asks(monkeypa
 
     assert threading.active_count() == before + 1
     go_on.set()
+    segment.close()
+
+
+class _Following(CpuEngine):
+    """Has a device of numpy, with pieces of a page."""
+
+    def __init__(self) -> None:
+        self.device = _Device()
+        self.ring = Ring(self.device, PAGE, 2)
+        self._ahead = Ahead(lambda: self.ring)
+
+    @property
+    def ahead(self) -> Ahead:
+        return self._ahead
+
+
+SPAN = [0, DATA_OFFSET, 4 * PAGE, 5]
+
+
+@pytest.mark.parametrize(
+    ("between", "transfer", "pages"),
+    [
+        ([], 3, 3),
+        ([], 4, 0),
+        ([], 0, 0),
+        ([["arrived", 1, 3, SPAN, 4 * PAGE]], 3, 4),
+        ([["arrived", 1, 3, SPAN, 0]], 3, 0),
+        ([["arrived", 2, 3, SPAN, 0]], 3, 3),
+        ([["detach", 1]], 3, 0),
+        ([["detach", 2]], 3, 3),
+        ([["job", 2, 8, None, None, 0]], 3, 0),
+        ([["arrived", 1, 4, [7, *SPAN[1:]], 4 * PAGE]], 3, 3),
+    ],
+)
+def test_what_has_come_ahead_is_given_to_the_call_of_that_transfer_and_to_no_other(
+    between: list[list[Any]], transfer: int, pages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, link = _Following(), _Link()
+    made = Executor([engine], link, 1000)  # type: ignore[arg-type]
+    segment = Segment.create(Geometry(4 * PAGE, 1, 1, 0))
+    window = segment.window(DATA_OFFSET, 4 * PAGE)
+    window[:] = np.random.default_rng(0).integers(0, 256, 4 * PAGE)
+    made._handle(["arrived", 1, 3, SPAN, 4 * PAGE], b"", None)
+    assert engine.ahead.key is None, "the segment is not there yet"
+    made._segments[1, 0] = segment
+    target = np.zeros(4 * PAGE, np.uint8)
+    monkeypatch.setattr(
+        made, "_job", lambda session, *about: session == 1 and engine.ahead.fill(engine.ring, target, window)
+    )
+
+    made._handle(["arrived", 1, 3, SPAN, 3 * PAGE + 9], b"", None)
+    for message in between:
+        made._handle(message, b"", None)
+    made._handle(["job", 1, 9, SPAN, None, transfer], b"", None)
+
+    np.testing.assert_array_equal(target, window)
+    assert engine.device.moved == pages * PAGE
+    assert engine.ahead.key is None
     segment.close()
 
 
