@@ -38,7 +38,7 @@ sys.path[:0] = [path for path in _PATHS if path not in sys.path]
 os.environ["PYTHONPATH"] = os.pathsep.join([*_PATHS, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 import contestants  # noqa: E402
-from measuring import extras, output  # noqa: E402
+from measuring import extras, output, processors  # noqa: E402
 from measuring.arrays import LAYOUTS, Arrays  # noqa: E402
 from measuring.goals import judge  # noqa: E402
 from measuring.rounds import Field, Row, in_words, rounds_of  # noqa: E402
@@ -125,6 +125,13 @@ def _extras(field: Field, sizes: list[int], names: list[str], rows: list[Row]) -
     if 4096 in sizes:
         _say("predict on 100 rows")
         found["tiny"] = extras.guarded(extras.tiny, field)
+    asked_profiles = [("tiny", "predict", 4096, 1000)] if 4096 in sizes else []
+    if 16 * _MB in sizes:
+        asked_profiles += [(_OWN, "out", 16 * _MB, 200), ("local_copy", "out", 16 * _MB, 200)]
+    if asked_profiles:
+        _say("where a call spends the processors' time")
+        profiles = [extras.guarded(processors.profile, field, *arguments) for arguments in asked_profiles]
+        found["profiles"] = [one for one in profiles if one is not None]
     if 16 * _MB in sizes:
         _say("1,000 calls of mixed sizes; four clients")
         found["long run"] = extras.guarded(extras.long_run, field)
@@ -175,7 +182,7 @@ def _about(options: argparse.Namespace, load: float) -> dict[str, Any]:
 
 def _print_extras(found: dict[str, Any]) -> None:
     for name, one in found.items():
-        if name != "memory" and one is not None:
+        if name not in ("memory", "profiles") and one is not None:
             kept = {key: value for key, value in one.items() if not isinstance(value, list)}
             print(f"{name}: {json.dumps(kept, default=str)}")
     for one in found.get("memory", ()):
@@ -212,7 +219,7 @@ def main() -> None:
     print(f"{about['machine']}\n{about['versions']}\n\n{output.tables(rows)}\n")
     for name, words in {**skipped, **field.out}.items():
         print(f"{contestants.CONTESTANTS[name].words}: {words}")
-    print(f"\n{output.phases_table(rows)}\n")
+    print(f"\n{output.phases_table(rows)}\n\n{output.profiles_table(found.get('profiles', []))}\n")
     _print_extras(found)
     print(f"\n{output.goals_table(goals)}")
     if options.json:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sklearn_wsl_gpu.errors import OffloadError
@@ -29,13 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
-    """Do what the arguments say, those of the command line if they are None; return the exit code."""
+    """Do what the arguments say, those of the command line if they are None; return the exit code.
+
+    It is 130 after Ctrl-C, as a shell says it.
+    """
     options = parser.parse_args(arguments)
     try:
         code: int = options.act(options)
     except OffloadError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. What was begun goes on when this is run again.\n")
+        return 130
     return code
 
 
@@ -146,16 +152,28 @@ def _setup(options: argparse.Namespace) -> int:
     return 0
 
 
+def _setting(name: str) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        from sklearn_wsl_gpu import config
+
+        try:
+            return config.checked(name, text)
+        except OffloadError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
 def _add_endpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--endpoint", default=os.environ.get("SKLEARN_WSL_GPU_ENDPOINT") or None,
+        "--endpoint", type=_setting("endpoint"), default=os.environ.get("SKLEARN_WSL_GPU_ENDPOINT") or None,
         help="tcp://HOST:PORT of another worker than the one that `worker start` started",
     )  # fmt: skip
 
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--keys", default=os.environ.get("SKLEARN_WSL_GPU_KEYS") or None,
+        "--keys", type=_setting("keys"), default=os.environ.get("SKLEARN_WSL_GPU_KEYS") or None,
         help="directory of its keys; default: ~/.sklearn_wsl_gpu",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -177,9 +195,10 @@ def _add_pool(parser: argparse.ArgumentParser) -> None:
 def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "The exit code is 1 if a check failed, and 0 if none did: warnings do not count."
     parser.add_argument("--mask", action="store_true", help="leave the names of users out of what is shown")
-    parser.set_defaults(act=_doctor)
     _add_endpoint(parser)
     _add_keys(parser)
+    # What is wrong in the environment is for the table.
+    parser.set_defaults(act=_doctor, endpoint=None, keys=None)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -291,8 +310,8 @@ _WATCH_SECONDS = 1.0
 #: Has a terminal go to its first line, and empty all lines.
 _CLEAR = "\x1b[H\x1b[2J"
 _NONE = (
-    "No worker was started with `sklearn-wsl-gpu worker start`. One that offload() starts by itself belongs to its "
-    "process; OffloadSession.status() tells its state there."
+    "No worker runs that `sklearn-wsl-gpu worker start` has started. One that offload() starts by itself belongs to "
+    "its process; OffloadSession.status() tells its state there."
 )
 
 

@@ -39,9 +39,10 @@ def _wrong(name: str, value: Any, allowed: str) -> ConfigurationError:
 def _endpoint(value: Any) -> str | None:
     if value is None or value == "":
         return None
-    if not isinstance(value, str) or not re.fullmatch(r"tcp://[^/\s:]+:[0-9]{1,5}", value):
+    found = re.fullmatch(r"tcp://[^/\s:]+:([0-9]{1,5})", value) if isinstance(value, str) else None
+    if found is None or not 0 < int(found[1]) < 2**16:
         raise _wrong("endpoint", value, "None (a worker of this process), or 'tcp://HOST:PORT'")
-    return value
+    return found[0]
 
 
 def _engine(value: Any) -> str:
@@ -180,7 +181,8 @@ def _path(name: str) -> Callable[[Any], str | None]:
         if value is None or value == "":
             return None
         try:
-            return str(os.path.expanduser(os.fspath(value)))
+            # A whole one: the worker, and this program later on, are in other directories.
+            return os.path.abspath(os.path.expanduser(os.fsdecode(value)))
         except TypeError:
             raise _wrong(name, value, "None, or a directory") from None
 
@@ -289,6 +291,12 @@ def resolve(arguments: Mapping[str, Any], around: Settings | None = None) -> Set
     if (settings.slots, settings.slot_bytes) != (_SLOTS, None):
         settings.pool_size()  # what cannot be is told where it was asked for
     return settings
+
+
+def checked(name: str, value: Any) -> Any:
+    """Return the value of one setting as it is used, and be silent about all others; raise as `resolve` does."""
+    [parse] = [item.metadata["parse"] for item in fields(Settings) if item.name == name]
+    return parse(value)
 
 
 def from_environment() -> Settings:

@@ -11,6 +11,7 @@ https://scikit-learn.org/stable/modules/array_api.html
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -79,7 +80,9 @@ def as_numpy(value: Any) -> Any:
 
 def attributes_as_numpy(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Return attributes with the arrays of other libraries in them as numpy's; a fit by dispatch leaves such."""
-    if not any(is_foreign(item) or _is_foreign_loss(item) for value in attributes.values() for item in _flat(value)):
+    if not _is_any_imported() or not any(
+        is_foreign(item) or _is_foreign_loss(item) for value in attributes.values() for item in _flat(value)
+    ):
         return dict(attributes)  # the very objects, whose identity tells of what is kept twice
     return {name: objects.convert(value, _as_local_fit) for name, value in attributes.items()}
 
@@ -105,9 +108,15 @@ def check_same(kind: Kind | None, attributes: Mapping[str, Any]) -> None:
     Unsupported
         If it is not; what that means scikit-learn has to say.
     """
+    if kind is None and not _is_any_imported():
+        return
     for name, value in attributes.items():
         if name[-1:] == "_" and any(one != kind for item in _flat(value) for one in _kinds(item, kind)):
             raise Unsupported(f"The attribute {name} and the data are arrays of different libraries or devices.", CODE)
+
+
+def _is_any_imported() -> bool:
+    return any(library in sys.modules for library in _LIBRARIES)
 
 
 def _flat(value: Any) -> Iterator[Any]:

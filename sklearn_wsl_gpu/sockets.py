@@ -27,6 +27,8 @@ from sklearn_wsl_gpu.protocol.states import ASKING, NEW, READY, Channel
 #: process is known to be there: then it is only slow, or stopped.
 _SILENCE_SECONDS = 1.8
 _STOPPED_SECONDS = 15.0
+#: As a plain number: a flag of an enumeration takes longer to look at.
+_MORE = int(zmq.SNDMORE)
 #: Time for a connection to come up, handshake included.
 CONNECT_SECONDS = 3.0
 
@@ -189,12 +191,14 @@ class Wire:
         end = silent_at if deadline is None else min(silent_at, deadline)
         while True:
             left = end - time.monotonic()
-            ready = dict(self._poller.poll(max(int(left * 1000) + 1, 0)))
+            ready = [item for item, _ in self._poller.poll(max(int(left * 1000) + 1, 0))]
             if self._socket in ready:
-                frames = self._socket.recv_multipart()
+                frames = [self._socket.recv(copy=False)]
+                while frames[-1].more:
+                    frames.append(self._socket.recv(copy=False))
                 if len(frames) > 2:
                     raise RemoteProtocolError("The worker sent a message of more than two frames.")
-                return self._conversation.receive(frames[0]), frames[1] if len(frames) == 2 else b""
+                return self._conversation.receive(frames[0].bytes), frames[1].bytes if len(frames) == 2 else b""
             if self._process in ready:
                 raise WorkerDied(
                     "The worker ended during the call. A new one is started for the next call; if this happens "
@@ -209,7 +213,9 @@ class Wire:
         """Send a message without waiting for its answer."""
         head = self._conversation.send(message)
         self._told_at = time.monotonic()
-        self._socket.send_multipart([head, body] if body else [head])
+        if body:
+            self._socket.send(head, _MORE)
+        self._socket.send(body or head)
 
     @property
     def is_silent(self) -> bool:

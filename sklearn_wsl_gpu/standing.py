@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def start(
         If it does not come up.
     """
     directory = Path(keys or HOME)
-    known = _running(directory)
+    known = _running_or_forgotten(directory)
     if known is not None:
         return known, False
     if not has_worker_keys(directory):
@@ -78,7 +79,10 @@ def start(
     with log.open("w+b") as messages:
         process = WorkerProcess(command, {"secret": secret, "clients": clients}, messages, 0)
     process.end_input()
-    _file(directory).write_text(json.dumps({"endpoint": process.endpoint}), "ascii")
+    known = _note(directory, process.endpoint)
+    if known is not None:
+        _end(process, directory)
+        return known, False
     deadline = time.monotonic() + _READY_SECONDS
     while True:
         found = look(process.endpoint, directory)
@@ -86,13 +90,36 @@ def start(
             process.let_go()
             return found, True
         if found["broken"] or time.monotonic() > deadline:
-            _ask(process.endpoint, directory, m.Stop(b""))
-            process.child.wait()
-            process.close()
+            _end(process, directory)
             _file(directory).unlink()
             reason = found["broken"] or f"it was not ready within {_READY_SECONDS:.0f} s"
             raise WorkerStartError(f"The engine {engine} does not start: {reason} Its messages are in {log}.")
         time.sleep(0.05)
+
+
+def _note(directory: Path, endpoint: str) -> dict[str, Any] | None:
+    """Make a worker the one of a directory; return the state of another one that was started meanwhile."""
+    while True:
+        try:
+            with _file(directory).open("x", encoding="ascii") as file:
+                json.dump({"endpoint": endpoint}, file)
+        except FileExistsError:
+            known = _running_or_forgotten(directory)
+            if known is not None:
+                return known
+        else:
+            return None
+
+
+def _end(process: WorkerProcess, directory: Path) -> None:
+    with contextlib.suppress(WorkerUnavailable):
+        _ask(process.endpoint, directory, m.Stop(b""))
+    try:
+        process.child.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.child.kill()
+        process.child.wait()
+    process.close()
 
 
 def messages(keys: str | None) -> str:
@@ -142,7 +169,9 @@ def resize(keys: str | None, endpoint: str | None, session: int, nbytes: int) ->
     directory = Path(keys or HOME)
     found = status(keys, endpoint)
     if found is None:
-        raise WorkerUnavailable("No worker was started with `sklearn-wsl-gpu worker start`, and no endpoint is named.")
+        raise WorkerUnavailable(
+            "No worker runs that `sklearn-wsl-gpu worker start` has started, and no endpoint is named."
+        )
     answer = _ask(found["endpoint"], directory, m.Resize(b"", session, nbytes))
     if not isinstance(answer, m.Report):
         raise WorkerUnavailable(f"The worker at {found['endpoint']} does not take that: {answer}")
@@ -206,6 +235,18 @@ def _running(directory: Path) -> dict[str, Any] | None:
         return look(endpoint, directory)
     except (OSError, ValueError, KeyError, WorkerUnavailable):
         return None  # it was never started, or it is gone
+
+
+def _running_or_forgotten(directory: Path) -> dict[str, Any] | None:
+    """Return the state of the worker of a directory; if it is gone, there is no address of it any more."""
+    with contextlib.suppress(FileNotFoundError):
+        before = _file(directory).read_bytes()
+        known = _running(directory)
+        if known is not None:
+            return known
+        if _file(directory).read_bytes() == before:  # nobody was faster
+            _file(directory).unlink()
+    return None
 
 
 def _descriptor(pid: int) -> int:

@@ -78,7 +78,8 @@ def logon_command(name: str) -> str | None:
 def set_logon_command(name: str, command: str | None) -> None:
     """Have Windows run a command under a name when this user logs on; None for no more."""
     winreg: Any = importlib.import_module("winreg")
-    with winreg.OpenKey(winreg.HKEY_CURRENT_USER, _RUN, 0, winreg.KEY_SET_VALUE) as key:
+    # A user for whom nothing was ever to be run has no such key.
+    with winreg.CreateKeyEx(winreg.HKEY_CURRENT_USER, _RUN, 0, winreg.KEY_SET_VALUE) as key:
         if command is None:
             winreg.DeleteValue(key, name)
         else:

@@ -92,7 +92,7 @@ def main() -> int:
     try:
         bulk = _open_bulk(host, options)
         front = Front(options.listen, secret, clients, fleet, total_memory() or 2**62, bulk)
-    except (zmq.ZMQError, OSError) as error:
+    except (zmq.ZMQError, OSError, OverflowError) as error:
         print(f"Cannot listen on {options.listen}, or at its port for arrays: {error}.", file=sys.stderr)
         return 2
     if not listening.is_loopback(host):

@@ -7,11 +7,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from sklearn_wsl_gpu.carriers import frames, sockets
 from sklearn_wsl_gpu.errors import PoolError
 from sklearn_wsl_gpu.pool import Segment
+from wsl_worker.arrivals import Arrival, Arrivals
 
 _MAX_ENDS = 256
 #: A connection that is told to end does so in the middle of a system call.
@@ -22,6 +23,11 @@ _REMEMBERED_REQUESTS = 4096
 class Account:
     """What the threads know of one session.
 
+    Parameters
+    ----------
+    tell : callable
+        See `Arrivals`.
+
     Attributes
     ----------
     key : bytes
@@ -30,12 +36,14 @@ class Account:
         The worker's own memory of its pool, by number.
     alone_since : float
         Since when, by `time.monotonic`, it has had no connection; infinity while it has one.
+    arrivals : Arrivals
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[Arrival], None] = lambda arrival: None) -> None:
         self.key = os.urandom(frames.KEY_BYTES)
         self.segments: dict[int, Segment] = {}
         self.alone_since = time.monotonic()
+        self.arrivals = Arrivals(tell)
         self._changed = threading.Condition()
         self._writing: dict[socket.socket, int] = {}
         self._ends: set[socket.socket] = set()
@@ -75,6 +83,9 @@ class Account:
             self._writing[end] = request
         try:
             yield
+        except BaseException:
+            self.arrivals.forget(request)
+            raise
         finally:
             with self._changed:
                 del self._writing[end]
@@ -101,6 +112,8 @@ class Account:
         return self._end(request, cancelled=True)
 
     def _end(self, request: int, cancelled: bool) -> bool:
+        if cancelled:
+            self.arrivals.forget(request)
         with self._changed:
             self._ended[request] = cancelled or self._ended.get(request, False)
             if len(self._ended) > _REMEMBERED_REQUESTS:

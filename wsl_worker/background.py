@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from sklearn_wsl_gpu.carriers.file import IO_FAILED, STALLED
 from sklearn_wsl_gpu.errors import OffloadError, PoolError, ProtocolError
@@ -161,12 +162,12 @@ class Background:
     Attributes
     ----------
     descriptor : int
-        Readable when there are answers to give.
+        Readable when there is something to collect.
     """
 
     def __init__(self) -> None:
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._answers: deque[tuple[Answer, m.Message]] = deque()
+        self._todo: deque[Callable[[], None]] = deque()
         self._lanes: list[Lane] = []
         self._lock = threading.Lock()
 
@@ -182,12 +183,11 @@ class Background:
         lane.end(last)
 
     def collect(self) -> None:
-        """Give the answers that there are."""
+        """Do what there is to do in this thread, such as to give answers."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.descriptor)
-        while self._answers:
-            answer, message = self._answers.popleft()
-            answer(message)
+        while self._todo:
+            self._todo.popleft()()
 
     def tick(self, now: float) -> None:
         """Give up what takes too long."""
@@ -200,8 +200,12 @@ class Background:
             os.close(self.descriptor)
             self.descriptor = -1
 
-    def _tell(self, answer: Answer, message: m.Message) -> None:
+    def post(self, work: Callable[[], None]) -> None:
+        """Have something done by who collects, after all that was posted before."""
         with self._lock:
             if self.descriptor >= 0:
-                self._answers.append((answer, message))
+                self._todo.append(work)
                 os.eventfd_write(self.descriptor, 1)
+
+    def _tell(self, answer: Answer, message: m.Message) -> None:
+        self.post(partial(answer, message))

@@ -26,6 +26,7 @@ from sklearn_wsl_gpu.pool.memory import step_back
 from sklearn_wsl_gpu.pool.prefault import prefault
 from wsl_worker import listening
 from wsl_worker.account import Account
+from wsl_worker.arrivals import Arrival
 
 _GREETING_SECONDS = 3.0
 _MAX_STRANGERS = 64
@@ -33,8 +34,8 @@ _MAX_TO_WARM = 64
 _STALL_SECONDS = 10.0
 #: A connection that is told to end does so in the middle of a system call.
 _SETTLE_SECONDS = 0.5
-#: Memory is reserved in such parts while bytes come: nobody waits long for it.
-_BLOCK_BYTES = 32 * 1024 * 1024
+#: Memory is reserved in such parts while bytes come, and what has come is told of: nobody waits long for either.
+_BLOCK_BYTES = 8 * 1024 * 1024
 #: After an error that another attempt would meet at once, such as too many descriptors.
 _PAUSE_SECONDS = 0.05
 
@@ -71,8 +72,15 @@ class Bulk:
         """The TCP port, once it is open."""
         return int(self._listeners[0].getsockname()[1])
 
-    def open(self, session: int, streams: bool) -> Account:
+    def open(self, session: int, streams: bool, tell: Callable[[Arrival], None] = lambda arrival: None) -> Account:
         """Open an account for a session, and the ports if it may have streams.
+
+        Parameters
+        ----------
+        session : int
+        streams : bool
+        tell : callable
+            See `Arrivals`.
 
         Raises
         ------
@@ -85,7 +93,7 @@ class Bulk:
             except OSError as error:
                 words = f"The worker cannot open a port for arrays on {self._host}: {error.strerror or error}."
                 raise WorkerUnavailable(words, "no-carrier") from error
-        account = self._accounts[session] = Account()
+        account = self._accounts[session] = Account(tell)
         return account
 
     def account(self, session: int) -> Account | None:
@@ -259,6 +267,7 @@ def _take(end: socket.socket, account: Account, head: Head) -> None:
                 count = min(_BLOCK_BYTES, last - at)
                 segment.reserve(head.ref.start + at, count)
                 sockets.receive_into(end, segment.window(head.ref.start + at, count).data, None, _STALL_SECONDS)
+                account.arrivals.note(head.request, head.ref, at, at + count)
                 at += count
             # Last: what is torn is never taken for whole.
             segment.reserve(head.ref.start, SPAN_HEADER_BYTES)

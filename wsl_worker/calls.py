@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-import joblib
 import numpy as np
 
 from sklearn_wsl_gpu.errors import RemoteProtocolError, Unsupported
@@ -25,7 +24,7 @@ from wsl_worker.finished import Finished, finish
 from wsl_worker.fits import Fits
 from wsl_worker.models import Models
 from wsl_worker.progress import ToldFits, told
-from wsl_worker.surroundings import Output, Warnings, scikit_learn_settings
+from wsl_worker.surroundings import Backend, Output, Warnings, scikit_learn_settings
 from wsl_worker.target import Space, Target
 
 #: A model costs at least this, whatever its arrays take.
@@ -94,6 +93,7 @@ class Calls:
         self._engines = engines
         self._models = models
         self._output = output
+        self._backend = Backend()
 
     def run(
         self,
@@ -164,7 +164,7 @@ class Calls:
         arguments = [decoder.decode(node) for node in call.arguments]
         keywords = {str(name): decoder.decode(node) for name, node in call.keywords}
         generators = _Generators(decoder.generators, None)
-        with _Surroundings(call, contextlib.nullcontext()) as around:
+        with _Surroundings(call, self._backend) as around:
             value = self._compute(lambda: engine.call_function(call.method, arguments, keywords), True, generators)
         encoder = Encoder(views)
         return self._finish(call, encoder, encoder.encode(value), None, around, generators, kept=False)
@@ -190,7 +190,7 @@ class Calls:
         watch = ToldFits(tell, call.watched) if call.watched >= 0 else None
         if _needs_binding(engines):
             fits.bind(binding)
-        with _Surroundings(call, contextlib.nullcontext()) as around:
+        with _Surroundings(call, self._backend) as around:
             results = self._compute(lambda: unabandoned(lambda: fits.run(watch)), True, generators)
         encoder = Encoder(views, decoder.generators, call.engine == "cpu")
         return self._finish(call, encoder, encoder.encode(results), None, around, generators, kept=False)
@@ -216,7 +216,8 @@ class Calls:
             raise ModelMissing
         arguments_from: Sequence[Array] = _Copies(views) if fits and _keeps_input(row, attributes or {}) else views
         decoder.arrays = arguments_from
-        decoder.own = {} if fits else engine.state(model) if attributes is None else attributes
+        if not fits:
+            decoder.own = lambda: engine.state(model) if attributes is None else attributes
         arguments = [decoder.decode(node) for node in call.arguments]
         keywords = {str(name): decoder.decode(node) for name, node in call.keywords}
         if attributes is not None:
@@ -227,10 +228,10 @@ class Calls:
             model = engine.load(row, attributes)
         target = Target(row, call, views, arguments, space if call.engine == "cpu" else None)
         generators = _Generators(decoder.generators, call.generator)
-        watch = told(model, tell, call.watched) if call.watched >= 0 else contextlib.nullcontext()
+        watch = told(model, tell, call.watched) if call.watched >= 0 else None
         may_repeat = call.method != "partial_fit" and not target.in_use
         try:
-            with _Surroundings(call, watch) as around, target.overwriting(model):
+            with _Surroundings(call, self._backend, watch) as around, target.overwriting(model):
                 value = self._compute(
                     lambda: engine.call(model, call.method, arguments, keywords), may_repeat, generators
                 )
@@ -299,21 +300,22 @@ def _fitted(row: Row, state: Mapping[str, Any]) -> dict[str, Any]:
 class _Surroundings:
     """What a call runs in, and how long it took."""
 
-    def __init__(self, call: CallBody, watch: AbstractContextManager[None]) -> None:
+    def __init__(self, call: CallBody, backend: Backend, watch: AbstractContextManager[None] | None = None) -> None:
         self.recorded = Warnings()
         self.seconds = 0.0
         self._stack = contextlib.ExitStack()
-        self._entered = [
-            self.recorded,
-            scikit_learn_settings(call.configuration),
-            # Worker processes of a worker process would outlive its death.
-            # A device is asked by one thread.
-            joblib.parallel_backend("threading" if call.engine == "cpu" else "sequential", n_jobs=None),
-            watch,
-        ]
+        self._backend = backend
+        # Worker processes of a worker process would outlive its death. A device is asked by one thread.
+        self._backend_name = "threading" if call.engine == "cpu" else "sequential"
+        self._entered: list[AbstractContextManager[Any]] = [self.recorded]
+        if call.configuration:
+            self._entered.append(scikit_learn_settings(call.configuration))
+        if watch is not None:
+            self._entered.append(watch)
 
     def __enter__(self) -> _Surroundings:
         self._begin = time.perf_counter()
+        self._backend.use(self._backend_name)
         with contextlib.ExitStack() as stack:
             for one in self._entered:
                 stack.enter_context(one)
@@ -322,6 +324,8 @@ class _Surroundings:
 
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
+        if error[0] is not None:
+            self._backend.forget()
         self.seconds = time.perf_counter() - self._begin
 
 

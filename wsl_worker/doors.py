@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
+from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.carriers import file, shared, stream
 from sklearn_wsl_gpu.errors import ConfigurationError, OffloadError, PoolError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Geometry, Segment
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol.fields import offer as check_offer
+from wsl_worker.arrivals import Arrival
 from wsl_worker.background import Answer, Background
 from wsl_worker.bulk import Bulk
 from wsl_worker.files import OFFERED, Files
@@ -53,6 +57,8 @@ class Doors:
         self._files: dict[int, Files] = {}
         #: Does what is to be done on files; the front gives its answers.
         self.background = Background()
+        #: Told of the arrivals of each session, in the front's thread.
+        self.arrived: Callable[[int, Arrival], None] = lambda session, arrival: None
 
     def accept(self, session: int, number: int, offer: list[Any], budget: int) -> Accepted:
         """Take a segment of a session's pool that the client offers.
@@ -92,7 +98,7 @@ class Doors:
         if len(path) != 1 or type(path[0]) is not str:
             raise WorkerUnavailable("The client's offer of its pool is malformed.", "no-carrier")
         known = self._bulk.account(session)
-        account = known or self._bulk.open(session, stream.NAME in ways)
+        account = known or self._bulk.open(session, stream.NAME in ways, partial(self._tell, session))
         try:
             segment = account.segments[number] = _own(region, budget)
             descriptor = os.dup(segment.descriptor)
@@ -118,6 +124,11 @@ class Doors:
         """Let nothing be brought there for a request any more; tell whether that is certain by now."""
         account = self._bulk.account(session)
         return account is None or account.call(request)
+
+    def transfer(self, session: int, request: int, span: SpanRef | None) -> int:
+        """Return by which transfer the span of a request has come that is called; see `Arrivals`."""
+        account = self._bulk.account(session)
+        return 0 if account is None else account.arrivals.take(request, span)
 
     def cancel(self, session: int, request: int) -> bool:
         """Let nothing be moved for a request any more; tell whether that is certain by now."""
@@ -156,6 +167,9 @@ class Doors:
         if files is not None:
             files.close()
         self._bulk.close_account(session)
+
+    def _tell(self, session: int, arrival: Arrival) -> None:
+        self.background.post(lambda: self.arrived(session, arrival))
 
 
 def _own(region: list[int], budget: int) -> Segment:

@@ -36,6 +36,7 @@ from wsl_worker import engines
 from wsl_worker.calls import Calls, ModelMissing
 from wsl_worker.engines.base import DeviceLost, Engine
 from wsl_worker.engines.devices import bus_id
+from wsl_worker.engines.staging import Ahead
 from wsl_worker.finished import Finished
 from wsl_worker.link import DEVICE_LOST, Link, LinkClosed
 from wsl_worker.models import Models
@@ -77,6 +78,8 @@ class Executor:
         self._output = Output()
         self._calls = Calls(self._engines, self._models, self._output)
         self._to_warm: queue.Queue[tuple[Segment, int, int]] | None = None
+        brings = [engine.ahead for engine in engines if engine.ahead is not None]
+        self._follows, self._ahead = bool(brings), brings[0] if brings else Ahead(lambda: None)
         self._busy = self._interrupted = False
         signal.signal(signal.SIGINT, self._on_interrupt)
 
@@ -85,7 +88,7 @@ class Executor:
         packages = {name.partition(".")[0] for name in third_party.installed()} | {"pandas"}
         versions = [[package, third_party.installed_version(package)] for package in sorted(packages)]
         engines = [[name, sorted(engine.estimators | engine.functions)] for name, engine in self._engines.items()]
-        self._link.send(["ready", engines, versions, self._others, self._node])
+        self._link.send(["ready", engines, versions, self._others, self._node, self._follows])
         while True:
             try:
                 message = self._link.receive()
@@ -113,8 +116,11 @@ class Executor:
     def _handle(self, head: list[Any], body: bytes, descriptor: int | None) -> None:
         kind, *fields = head
         if kind == "job":
-            session, job, inputs, outputs = fields
-            self._job(session, job, inputs, outputs, body)
+            session, job, inputs, outputs, transfer = fields
+            with self._ahead.giving((session, transfer)):
+                self._job(session, job, inputs, outputs, body)
+        elif kind == "arrived":
+            self._follow(*fields)
         elif kind == "deliver":
             job, outputs = fields
             if job in self._waiting:
@@ -132,10 +138,21 @@ class Executor:
             self._close_segment(fields[0], fields[1])
         elif kind == "detach":
             self._models.forget(fields[0])
+            if self._ahead.key is not None and self._ahead.key[0] == fields[0]:
+                self._ahead.forget()
             for job in [job for job, (session, _) in self._waiting.items() if session == fields[0]]:
                 del self._waiting[job]
             for _, number in [key for key in self._segments if key[0] == fields[0]]:
                 self._close_segment(fields[0], number)
+
+    def _follow(self, session: int, transfer: int, span: Any, nbytes: int) -> None:
+        key = session, transfer
+        if nbytes:
+            with contextlib.suppress(OffloadError):  # whoever calls with it is told
+                ref = check_span_ref(span)
+                self._ahead.follow(key, _window(self._segment(session, ref), ref), nbytes)
+        elif key == self._ahead.key:
+            self._ahead.forget()
 
     def _close_segment(self, session: int, number: int) -> None:
         self._mirrors.discard((session, number))
@@ -174,7 +191,9 @@ class Executor:
                 granted = None if outputs is None else check_span_ref(outputs)
                 if granted is not None and granted != own:
                     self._reserve(session, granted)
-                space = None if granted is None else Space(self._window(session, granted), inputs == outputs)
+                space = None
+                if granted is not None:
+                    space = Space(_window(self._segment(session, granted), granted), granted == own)
                 finished = self._calls.run(session, call, views, places, lambda event: self._tell(job, event), space)
             except ModelMissing:
                 self._link.send(["need_model", job])
@@ -204,9 +223,11 @@ class Executor:
             last = traceback.extract_tb(error.__traceback__)[-1]
             words = f"{type(error).__name__}: {str(error)[:2000]} (in {last.name}, line {last.lineno})"
             self._link.send(["failed", job, "estimator-error", words])
+        else:
+            return
         finally:
             self._busy = False
-            self._output.take()
+        self._output.take()
 
     def _segment(self, session: int, span: SpanRef) -> Segment:
         segment = self._segments.get((session, span.segment))
@@ -235,7 +256,8 @@ class Executor:
             if not all(is_inline(raw) for raw in raw_refs):
                 raise RemoteProtocolError("Array references came without a span.")
             return [(placing.from_inline(check_inline(raw)), 0) for raw in raw_refs]
-        segment, window = self._segment(session, span), self._window(session, span)
+        segment = self._segment(session, span)
+        window = _window(segment, span)
         payload = segment.check(span.start, span.generation, span.nbytes, *writers)
         views = []
         for raw in raw_refs:
@@ -250,9 +272,6 @@ class Executor:
         if (session, span.segment) in self._mirrors:
             segment.reserve(span.start, span.nbytes)
         return span
-
-    def _window(self, session: int, span: SpanRef) -> Array:
-        return np.frombuffer(self._segment(session, span).map, np.uint8, span.nbytes, span.start)
 
     def _deliver(self, session: int, job: int, finished: Finished, granted: SpanRef | None) -> None:
         self._busy = False  # from here on a message would be torn by an interrupt
@@ -278,6 +297,10 @@ class Executor:
                 for array in arrays
             ]
         return finished.anew(arrays)
+
+
+def _window(segment: Segment, span: SpanRef) -> Array:
+    return np.frombuffer(segment.map, np.uint8, span.nbytes, span.start)
 
 
 def _warm_all(runs: queue.Queue[tuple[Segment, int, int]]) -> None:

@@ -148,6 +148,8 @@ class Files:
                 if not self._account.takes(message.request):
                     raise PoolError("The request was called or cancelled before its arrays came.")
                 mirror.window(span.start + message.offset, message.nbytes).data[:] = data
+                end = message.offset + message.nbytes
+                self._account.arrivals.note(message.request, span, message.offset, end)
         return m.Moved(crc)
 
     def _store(self, offer: _Offer, message: m.Store, errand: Errand) -> m.Message:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from wsl_worker.arrivals import Arrival
 from wsl_worker.scheduler import Scheduler
 from wsl_worker.sessions import Session
 
@@ -72,6 +73,11 @@ class Fleet:
     def of(self, session: Session) -> Scheduler:
         """Return the scheduler that serves a session."""
         return self._served[session.number]
+
+    def arrived(self, session: int, arrival: Arrival) -> None:
+        """Pass on what has come of a session's arrays."""
+        if session in self._served:
+            self._served[session].arrived(session, arrival)
 
     def stop(self) -> None:
         """End all executors."""

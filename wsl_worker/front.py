@@ -33,6 +33,7 @@ _PATIENCE_SECONDS = 0.4
 _TICK_MS = 100
 #: As plain numbers: flags of an enumeration take longer to add than a frame to send.
 _LAST, _NOT_LAST = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
+_READABLE, _WRITABLE = int(zmq.POLLIN), int(zmq.POLLOUT)
 
 
 class _AllowList:
@@ -84,7 +85,10 @@ class Front:
         self._sessions = Sessions()
         self._versions = versions()
         self._boot = shared.boot_id()
+        self._doors.arrived = fleet.arrived
         self._watched: dict[int, Callable[[], None]] = {}
+        #: What else than to be read the executors' links are watched for.
+        self._writing: dict[int, bool] = {}
         self._greetings: list[tuple[Envelope, str, m.Hello, float]] = []
         self._stopping = False
         self._context = zmq.Context()
@@ -104,7 +108,7 @@ class Front:
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
         self._socket.bind(listen)
         self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._socket, _READABLE)
         self.watch(self._doors.background.descriptor, self._doors.background.collect)
 
     @property
@@ -115,12 +119,13 @@ class Front:
     def watch(self, descriptor: int, when_readable: Callable[[], None]) -> None:
         """Call a function whenever a descriptor becomes readable (or, for a process, when it has ended)."""
         self._watched[descriptor] = when_readable
-        self._poller.register(descriptor, zmq.POLLIN)
+        self._poller.register(descriptor, _READABLE)
 
     def unwatch(self, descriptor: int) -> None:
         """Stop watching a descriptor."""
         if self._watched.pop(descriptor, None) is not None:
             self._poller.unregister(descriptor)
+            self._writing.pop(descriptor, None)
 
     def stop(self) -> None:
         """Make `serve` return."""
@@ -128,23 +133,28 @@ class Front:
 
     def serve(self) -> None:
         """Answer until `stop` is called."""
+        due = 0.0
         while not self._stopping:
             for scheduler in self._fleet:
                 scheduler.answer = self._answer
                 self._follow_executor(scheduler)
-            events = dict(self._poller.poll(_TICK_MS))
-            for descriptor in [item for item in events if isinstance(item, int)]:
-                if descriptor in self._watched:
-                    self._watched[descriptor]()
-            if self._socket in events:
-                self._receive_all()
+            for item, _ in self._poller.poll(_TICK_MS):
+                if item is self._socket:
+                    self._receive()
+                elif item in self._watched:
+                    self._watched[item]()
             now = time.monotonic()
-            for scheduler in self._fleet:
-                scheduler.tick(now)
-                self._appease(scheduler, now)
-            self._greet_again(now)
-            self._doors.background.tick(now)
-            self._end_deserted(now)
+            if now >= due or self._greetings:
+                due = now + _TICK_MS / 1000
+                self._tick(now)
+
+    def _tick(self, now: float) -> None:
+        for scheduler in self._fleet:
+            scheduler.tick(now)
+            self._appease(scheduler, now)
+        self._greet_again(now)
+        self._doors.background.tick(now)
+        self._end_deserted(now)
 
     def _appease(self, scheduler: Scheduler, now: float) -> None:
         for job in scheduler.impatient(now - _PATIENCE_SECONDS):
@@ -173,7 +183,9 @@ class Front:
             if supervisor.starts != self._starts.get(scheduler, 0):
                 self.watch(supervisor.pidfd, lambda: self._executor_died(scheduler, number))
                 self.watch(number, lambda: self._executor_speaks(scheduler, number))
-            self._poller.register(number, zmq.POLLIN | (zmq.POLLOUT if link.wants_to_write else 0))
+            if link.wants_to_write != self._writing.get(number, False):
+                self._writing[number] = link.wants_to_write
+                self._poller.register(number, _READABLE | (_WRITABLE if link.wants_to_write else 0))
         self._starts[scheduler] = supervisor.starts
 
     def _executor_speaks(self, scheduler: Scheduler, number: int) -> None:
@@ -187,17 +199,17 @@ class Front:
         self.unwatch(scheduler.supervisor.pidfd)
         scheduler.executor_died()
 
-    def _receive_all(self) -> None:
-        # Asked for, not tried: to be told that there is none is an error, and dear.
-        while int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            user = str(frames[0].get("User-Id"))
-            raw = [frame.bytes for frame in frames]
-            if b"" not in raw[1:]:
-                continue
-            cut = raw.index(b"", 1) + 1
-            envelope, payload = raw[:cut], raw[cut:]
-            self._guarded(envelope, lambda: self._read(envelope, user, payload))  # noqa: B023
+    def _receive(self) -> None:
+        # One message: whether there is another the next poll tells, and cheaper than the socket itself.
+        frames = [self._socket.recv(zmq.NOBLOCK, copy=False)]
+        while frames[-1].more:
+            frames.append(self._socket.recv(zmq.NOBLOCK, copy=False))
+        raw = [frame.bytes for frame in frames]
+        if b"" not in raw[1:]:
+            return
+        cut = raw.index(b"", 1) + 1
+        envelope, payload = raw[:cut], raw[cut:]
+        self._guarded(envelope, lambda: self._read(envelope, str(frames[0].get("User-Id")), payload))
 
     def _read(self, envelope: Envelope, user: str, payload: list[bytes]) -> None:
         if len(payload) not in (1, 2):
@@ -281,7 +293,8 @@ class Front:
     def _call(self, session: Session, message: m.Call, body: bytes, envelope: Envelope) -> None:
         if not self._doors.call(session.number, message.request):
             raise _busy()
-        self._fleet.of(session).call(session, message, body, envelope)
+        transfer = self._doors.transfer(session.number, message.request, message.inputs)
+        self._fleet.of(session).call(session, message, body, envelope, transfer)
 
     def _cancel(self, session: Session, message: m.Cancel, envelope: Envelope) -> None:
         if not self._doors.cancel(session.number, message.request):

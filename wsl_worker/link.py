@@ -43,6 +43,7 @@ class Link:
         self._incoming = bytearray()
         self._descriptors: deque[int] = deque()
         self._outgoing: deque[tuple[bytes, int | None]] = deque()
+        self._emptied = False
 
     def fileno(self) -> int:
         """Return the descriptor to poll."""
@@ -91,6 +92,9 @@ class Link:
             message = self._next()
             if message is not None:
                 return message
+            if self._emptied:
+                self._emptied = False
+                return None
             try:
                 raw, descriptors, _, _ = socket.recv_fds(self._socket, _CHUNK, 8)
             except BlockingIOError:
@@ -101,6 +105,8 @@ class Link:
                 raise LinkClosed
             self._descriptors.extend(descriptors)
             self._incoming += raw
+            # Whether there is more the next poll tells, cheaper than an error does.
+            self._emptied = not self._blocking and len(raw) < _CHUNK
 
     def _next(self) -> tuple[list[Any], bytes, int | None] | None:
         if len(self._incoming) < _SIZES.size:

@@ -27,7 +27,8 @@ def host_of(endpoint: str) -> str:
         If it is none.
     """
     found = _ENDPOINT.fullmatch(endpoint)
-    host = found[1].strip("[]") if found else ""
+    # ZeroMQ takes a larger number for another port.
+    host = found[1].strip("[]") if found and (found[2] == "*" or int(found[2]) < 2**16) else ""
     host = {"localhost": "127.0.0.1", "*": "0.0.0.0"}.get(host, host)
     try:
         return str(ipaddress.ip_address(host))

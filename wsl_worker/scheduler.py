@@ -13,6 +13,7 @@ from sklearn_wsl_gpu.errors import ProtocolError
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol import states
 from sklearn_wsl_gpu.waiting import Queue, Waits
+from wsl_worker.arrivals import Arrival
 from wsl_worker.link import LinkClosed
 from wsl_worker.sessions import MAX_QUEUED, Envelope, Job, Session
 from wsl_worker.supervisor import Supervisor
@@ -48,6 +49,8 @@ class Scheduler:
         self.others: list[str] = []
         #: NUMA node of what its engines compute on, or -1.
         self.node = -1
+        #: Whether they copy arrays to it before the call that these belong to.
+        self.follows = False
         self._numbers = itertools.count(1)
         self._queue: Queue[Job] = Queue()
         self._waits = Waits()
@@ -89,7 +92,13 @@ class Scheduler:
         if self.ready:
             self._send(["detach", session.number])
 
-    def call(self, session: Session, call: m.Call, body: bytes, envelope: Envelope) -> None:
+    def arrived(self, session: int, arrival: Arrival) -> None:
+        """Let the executor copy to its device what has come of a session's arrays, if it has nothing else to do."""
+        is_idle = self._running is None and self._queue.first is None
+        if self.ready and self.follows and (is_idle or not arrival.nbytes):
+            self._send(["arrived", session, arrival.transfer, list(arrival.span), arrival.nbytes])
+
+    def call(self, session: Session, call: m.Call, body: bytes, envelope: Envelope, transfer: int = 0) -> None:
         """Queue a request; one that is known already only gets a new asker."""
         if call.request in session.jobs:
             self.wait(session, m.Wait(call.session, call.request), envelope)
@@ -99,6 +108,7 @@ class Scheduler:
             return
         now = time.monotonic()
         job = Job(next(self._numbers), session, call.request, body, call.inputs, call.outputs, envelope, now, now)
+        job.transfer = transfer
         session.remember(job)
         session.calls += 1
         self._jobs[job.number] = job
@@ -220,7 +230,7 @@ class Scheduler:
     def _heard(self, head: list[Any], body: bytes) -> None:
         kind, *fields = head
         if kind == "ready":
-            self.engines, self.packages, self.others, self.node = fields
+            self.engines, self.packages, self.others, self.node, self.follows = fields
             self.ready = True
             for session in list(self._sessions.values()):
                 self.attach(session)
@@ -293,7 +303,7 @@ class Scheduler:
         job.step("start")
         self._running = job
         spans = [None if span is None else list(span) for span in (job.inputs, job.outputs)]
-        self._send(["job", job.session.number, job.number, *spans], job.body)
+        self._send(["job", job.session.number, job.number, *spans, job.transfer], job.body)
 
     def _interrupt(self) -> None:
         if self._kill_at is None:

@@ -66,6 +66,8 @@ class Job:
     asked_at: float
     arrived_at: float
     state: str = states.QUEUED
+    #: By which its arrays have come; see `Arrivals`.
+    transfer: int = 0
     outcome: tuple[m.Message, bytes] | None = None
     #: Who wants to know that it is cancelled.
     cancellers: list[Envelope] = field(default_factory=list)

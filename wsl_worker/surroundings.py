@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import joblib
 import sklearn
 
 from sklearn_wsl_gpu.errors import Unsupported
@@ -30,10 +31,10 @@ class Output:
 
     def __init__(self) -> None:
         self._files = []
-        for number in (1, 2):
+        for number, name in ((1, "stdout"), (2, "stderr")):
             file = tempfile.TemporaryFile()
             os.dup2(file.fileno(), number)
-            self._files.append(file)
+            self._files.append((name, file.fileno(), file))
         sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
         # Unbuffered, so that what C code prints stands between what Python prints, as it would in a terminal.
         with contextlib.suppress(OSError, AttributeError, ValueError):
@@ -45,14 +46,34 @@ class Output:
         sys.stdout.flush()
         sys.stderr.flush()
         found = []
-        for name, file in zip(("stdout", "stderr"), self._files, strict=True):
-            size = os.fstat(file.fileno()).st_size
+        for name, descriptor, _ in self._files:
+            size = os.fstat(descriptor).st_size
             if size:
-                raw = os.pread(file.fileno(), min(size, _MAX_TEXT), 0)
-                os.ftruncate(file.fileno(), 0)
-                os.lseek(file.fileno(), 0, os.SEEK_SET)
+                raw = os.pread(descriptor, min(size, _MAX_TEXT), 0)
+                os.ftruncate(descriptor, 0)
+                os.lseek(descriptor, 0, os.SEEK_SET)
                 found.append([name, raw.decode("utf-8", "replace")])
         return found
+
+
+class Backend:
+    """What joblib runs with in this process: set once, and again where a call needs another, or has failed."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._context = contextlib.ExitStack()
+
+    def use(self, name: str) -> None:
+        """Have joblib run with a backend."""
+        if name != self._name:
+            self.forget()
+            self._context.enter_context(joblib.parallel_backend(name, n_jobs=None))
+            self._name = name
+
+    def forget(self) -> None:
+        """Have joblib run with its own default."""
+        self._context.close()
+        self._name = ""
 
 
 @contextlib.contextmanager
@@ -91,11 +112,11 @@ class Warnings:
         self._recorded = recorded
         warnings.simplefilter("always")
         self._before = self._filters_version()
-        self._after = self._before
+        self._changed = False
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._after = self._filters_version()
+        self._changed = bool(self._recorded) and self._filters_version() != self._before
         self._context.__exit__(*error)  # type: ignore[arg-type]
 
     def _filters_version(self) -> Any:
@@ -111,7 +132,7 @@ class Warnings:
         The module is empty for a warning that points at the caller of the method: on the client that is the
         user's own line. An empty category says that the filters were changed.
         """
-        changed = [["", "", "", 0]] if self._recorded and self._after != self._before else []
+        changed = [["", "", "", 0]] if self._changed else []
         return changed + _describe(self._recorded)
 
 

@@ -138,8 +138,11 @@ def tiny(field: Field, rounds: int = 300) -> dict[str, Any]:
     }
 
 
-def long_run(field: Field, calls: int = 1000) -> dict[str, Any]:
-    """Measure a thousand calls of mixed sizes: the last hundred against the first, both of the same sizes."""
+def long_run(field: Field, calls: int = 1000, runs: int = 5) -> dict[str, Any]:
+    """Measure a thousand calls of mixed sizes: the last hundred against the first, both of the same sizes.
+
+    A hundred calls take a third of a second, in which much may happen on a machine: so there are several runs.
+    """
     largest = field.arrays.of(4 * _KB, "C").base.nbytes
     hundred = [size for size, count in _MIX.items() for _ in range(count) if size <= largest]
     shuffle = random.Random(0).shuffle
@@ -147,15 +150,18 @@ def long_run(field: Field, calls: int = 1000) -> dict[str, Any]:
     while len(sizes) < calls:
         shuffle(hundred)
         sizes += hundred
-    runner = _opened(field, _OWN)
-    try:
-        runner.ask(_CALL_SECONDS, "mixed", sorted(set(hundred)))
-        seconds = runner.ask(_CALL_SECONDS, "mixed", sizes)
-    finally:
-        runner.stop()
     count, nbytes = len(hundred), sum(hundred)
-    rates = [nbytes / sum(seconds[at : at + count]) for at in range(0, len(seconds), count)]
-    return {"calls": len(seconds), "bytes/s by hundred": rates, "last / first": rates[-1] / rates[0]}
+    rates = []
+    for _ in range(runs):
+        runner = _opened(field, _OWN)
+        try:
+            runner.ask(_CALL_SECONDS, "mixed", sorted(set(hundred)))
+            seconds = runner.ask(_CALL_SECONDS, "mixed", sizes)
+        finally:
+            runner.stop()
+        rates.append([nbytes / sum(seconds[at : at + count]) for at in range(0, len(seconds), count)])
+    last = summary([one[-1] / one[0] for one in rates])
+    return {"calls": len(sizes), "runs": runs, "bytes/s by hundred": rates, "last / first": last}
 
 
 def guarded(measure: Any, *arguments: Any) -> Any:

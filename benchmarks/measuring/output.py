@@ -110,6 +110,20 @@ def phases_table(rows: Sequence[Row]) -> str:
     return _aligned("this project, milliseconds by phase (medians)", head, lines)
 
 
+def profiles_table(profiles: Sequence[dict[str, Any]]) -> str:
+    """Return what calls cost the processors, by process and kind of thread."""
+    parts = sorted({part for one in profiles for part, seconds in one["processors"].items() if seconds >= 1e-6})
+    head = ["", *parts, "all", "the call", "in the engine"]
+    lines = []
+    for one in profiles:
+        cells = [one["processors"].get(part, 0.0) for part in parts]
+        cells += [sum(one["processors"].values()), one["seconds"], one["engine"] or 0.0]
+        lines.append(
+            [f"{one['contestant']}, {one['mode']}, {in_words(one['bytes'])}", *(f"{c * 1e6:.0f}" for c in cells)]
+        )
+    return _aligned("microseconds of the processors' time a call, and of the call", head, lines)
+
+
 def plot(rows: Sequence[Row], path: str) -> None:
     """Draw the ratio to a memcpy by size, log-log, one panel each for "touch" and "out"."""
     import matplotlib

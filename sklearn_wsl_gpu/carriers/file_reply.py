@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -233,11 +234,11 @@ def _make(where: str) -> tuple[str, int]:
 
 def _hold(path: str) -> int:
     """Mark a directory as that of a living process, and return the descriptor that does it."""
-    if not _HAS_DIRECTORY_DESCRIPTORS:
+    if sys.platform == "win32" or not _HAS_DIRECTORY_DESCRIPTORS:
         return os.open(Path(path) / _OWNER, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOINHERIT", 0), 0o600)
     import fcntl
 
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

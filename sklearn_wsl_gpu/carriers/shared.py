@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 from typing import Any
 
 from sklearn_wsl_gpu.errors import StaleReference, WorkerUnavailable
@@ -67,13 +68,14 @@ def accept(raw: list[Any], budget: int) -> tuple[int, Geometry, bytes]:
     WorkerUnavailable
         With the reason, if the memory is not shared or not what was offered.
     """
-    if len(raw) != 4 or raw[0] != NAME or type(raw[3]) is not bytes or len(raw[3]) != CHALLENGE_BYTES:
+    is_known = len(raw) == 4 and raw[0] == NAME and type(raw[3]) is bytes and len(raw[3]) == CHALLENGE_BYTES
+    if sys.platform == "win32" or not is_known:
         raise WorkerUnavailable("The worker does not know the carrier that the client offers.", "no-carrier")
     _, pid, number, nonce = raw
     if type(pid) is not int or type(number) is not int or pid < 1 or number < 0:
         raise WorkerUnavailable("The client's offer of its pool is malformed.", "no-carrier")
     try:
-        descriptor = os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR)
     except (OSError, OverflowError) as error:
         raise _not_shared() from error
     try:

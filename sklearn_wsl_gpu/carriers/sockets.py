@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import struct
+import sys
 import time
 
 from sklearn_wsl_gpu.carriers.base import CarrierFailed
@@ -38,7 +39,7 @@ def tune(end: socket.socket) -> None:
             with contextlib.suppress(AttributeError, OSError):
                 end.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         return
-    if end.family == getattr(socket, "AF_VSOCK", -1):
+    if sys.platform == "linux" and end.family == getattr(socket, "AF_VSOCK", -1):
         size = struct.pack("Q", _BUFFER_BYTES)
         for number in (socket.SO_VM_SOCKETS_BUFFER_MAX_SIZE, socket.SO_VM_SOCKETS_BUFFER_SIZE):
             with contextlib.suppress(OSError):

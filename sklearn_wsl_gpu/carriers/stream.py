@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -74,7 +75,7 @@ def connect(route: Route, seconds: float = _CONNECT_SECONDS) -> socket.socket:
     """Return a connected socket, or raise `OSError`."""
     if route.kind == "tcp":
         return socket.create_connection((route.host, route.port), seconds)
-    if route.kind == "vsock":
+    if sys.platform == "linux" and route.kind == "vsock":
         end = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
         address: Any = (int(route.host), route.port)
     else:

@@ -61,7 +61,7 @@ def ask(command: Sequence[str], seconds: float, environment: Mapping[str, str] |
             # One that cannot be killed now, because it waits for a device, is not waited for.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_KILLED_SECONDS)
-        if os.name == "posix":  # elsewhere threads that still read close them
+        if sys.platform != "win32":  # elsewhere threads that still read close them
             for stream in (process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
@@ -78,7 +78,7 @@ def end_all() -> None:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(OSError):
-        if os.name == "posix":
+        if sys.platform != "win32":
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from sklearn_wsl_gpu import config, standing
@@ -16,6 +18,12 @@ from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, inform
 from sklearn_wsl_gpu.doctor.filesystems import FOREIGN, mount_of
 from sklearn_wsl_gpu.keys import HOME, has_curve
 from sklearn_wsl_gpu.pool import files, memory
+
+
+def look_at_configuration(circumstances: Circumstances) -> Finding:
+    found, default = asdict(config.resolve(circumstances.arguments)), asdict(config.Settings())
+    told = ", ".join(f"{name} is {value!r}" for name, value in found.items() if value != default[name])
+    return ok(f"Settings: {told}." if told else "All settings have their defaults.")
 
 
 def judge_keys(directory: str, there: Sequence[str], wide: Sequence[str], has_curve: bool, kind: str) -> Finding:
@@ -97,7 +105,7 @@ def look_at_leftovers(circumstances: Circumstances) -> Finding:
 
 
 def _orphans() -> list[int]:
-    if "python" in read("/proc/1/comm"):
+    if sys.platform != "linux" or "python" in read("/proc/1/comm"):
         return []  # in a container the first process may be a client
     found = []
     for path in Path("/proc").glob("[0-9]*"):

@@ -10,6 +10,7 @@ from pathlib import Path
 from sklearn_wsl_gpu import config
 from sklearn_wsl_gpu.doctor.asking import ask
 from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, information, ok, warning
+from sklearn_wsl_gpu.pool import memory
 
 
 def judge_settings(text: str, is_there: bool) -> Finding:
@@ -68,6 +69,6 @@ def judge_antivirus(is_defender: bool, directory: str) -> Finding:
 
 
 def look_at_antivirus(circumstances: Circumstances) -> Finding:
-    directory = config.resolve(circumstances.arguments).pool_dir or tempfile.gettempdir()
+    directory = memory.directory_of(config.resolve(circumstances.arguments).pool_dir) or tempfile.gettempdir()
     state = ask(["sc.exe", "query", "WinDefend"], 10.0)  # the number of a state is the same in any language
     return judge_antivirus(any(line.split(":")[-1].split()[:1] == ["4"] for line in state.out.splitlines()), directory)

@@ -53,11 +53,11 @@ def turn_on(options: Mapping[str, str | None]) -> str:
     Raises
     ------
     OffloadError
-        If this is not Windows.
+        If this is not Windows, or it does not let this user.
     """
     _check()
     text = command(options, sys.executable)
-    windows.set_logon_command(NAME, text)
+    _note(text)
     return text
 
 
@@ -66,8 +66,15 @@ def turn_off() -> str | None:
     _check()
     found = windows.logon_command(NAME)
     if found is not None:
-        windows.set_logon_command(NAME, None)
+        _note(None)
     return found
+
+
+def _note(text: str | None) -> None:
+    try:
+        windows.set_logon_command(NAME, text)
+    except OSError as error:
+        raise OffloadError(f"Windows does not let you change {PLACE}: {error.strerror}.") from error
 
 
 def _check() -> None:

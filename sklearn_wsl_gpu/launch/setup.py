@@ -154,6 +154,7 @@ def setup(distribution: str | None, source: str | None, dry_run: bool, say: Call
     OffloadError
         If a step fails; the message says what to do before it is run again.
     """
+    is_here = source is not None and _is_here(source)
     place = Place(wsl.choose(wsl.distributions(), distribution).name if wsl.is_between() else "", say)
     home = wsl.home(place.distribution) if place.distribution else os.path.expanduser("~")
     venv = f"{home}/{wsl.VENV}"
@@ -162,7 +163,7 @@ def setup(distribution: str | None, source: str | None, dry_run: bool, say: Call
     extra, why = extra_for(_gpus(place))
     say(f"It gets {why}.")
     digest = ""
-    if source is not None and os.path.exists(source):
+    if source is not None and is_here:
         digest = _digest(source)
         source = wsl.posix_path(place.distribution, os.path.abspath(source))
 
@@ -192,6 +193,16 @@ def _gpus(place: Place) -> str:
         if not done.code:
             return done.out
     return ""
+
+
+def _is_here(source: str) -> bool:
+    """Tell whether it is a path on this side; one that is nowhere is refused before anything is done."""
+    if os.path.exists(source):
+        return True
+    is_path = "://" not in source and re.search(r"[/\\]|\.(whl|zip|gz)$", source) is not None
+    if is_path and not (wsl.is_between() and source.startswith("/")):
+        raise OffloadError(f"There is no {source}. Name a wheel or a checkout that exists, or leave --from out.")
+    return False
 
 
 def _digest(path: str) -> str:

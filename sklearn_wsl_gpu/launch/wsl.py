@@ -10,7 +10,6 @@ Microsoft, "Basic commands for WSL"; microsoft/WSL, ``src/windows/common/WslClie
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -147,9 +146,11 @@ def run(arguments: Sequence[str], seconds: float, stdin: bytes = b"") -> Complet
     except subprocess.TimeoutExpired:
         timed_out = True
         process.kill()
-        # What it has started may hold the pipes for longer than it lives.
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        try:
             output = process.communicate(timeout=_KILLED_SECONDS)
+        except subprocess.TimeoutExpired as late:
+            # What it has started may hold the pipes for longer than it lives.
+            output = late.output or b"", late.stderr or b""
         process.wait()
     finally:
         if process.returncode is None:
@@ -189,8 +190,8 @@ def _listing(*arguments: str) -> str:
     done = run(arguments, _LIST_SECONDS)
     if done.timed_out:
         raise WorkerStartError(
-            f"`wsl {' '.join(arguments)}` did not end within {_LIST_SECONDS:.0f} s. Run `wsl --shutdown` and try "
-            "again; if that hangs too, restart Windows."
+            f"`wsl {' '.join(arguments)}` did not end within {_LIST_SECONDS:.0f} s. It said: {done.words}. Run "
+            "`wsl --shutdown` and try again; if that hangs too, restart Windows."
         )
     if done.code:
         raise WorkerStartError(
@@ -342,7 +343,7 @@ def ask(distribution: str, *words: str, seconds: float = ANSWER_SECONDS) -> Comp
     done = run(inside(distribution, *words), seconds)
     if done.timed_out:
         raise WorkerStartError(
-            f"The distribution {distribution} did not answer `{' '.join(words)}` within {seconds:.0f} s. Run "
-            "`wsl --shutdown` and try again; `sklearn-wsl-gpu doctor` looks for the cause."
+            f"The distribution {distribution} did not answer `{' '.join(words)}` within {seconds:.0f} s. It said: "
+            f"{done.words}. Run `wsl --shutdown` and try again; `sklearn-wsl-gpu doctor` looks for the cause."
         )
     return done

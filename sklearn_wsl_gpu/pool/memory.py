@@ -23,7 +23,7 @@ RESERVE_CHUNK_BYTES = 2 * 1024 * 1024
 _HEADROOM = 0.1
 
 _MADV_POPULATE_WRITE = 23
-_HAS_MEMFD = hasattr(os, "memfd_create")
+_HAS_MEMFD = sys.platform == "linux" and hasattr(os, "memfd_create")
 _FITTING = "on a local NTFS drive" if sys.platform == "win32" else "on a memory file system, such as /dev/shm,"
 
 
@@ -66,20 +66,14 @@ def create_backing(nbytes: int, directory: str | None, named: bool = False) -> t
     """
     where = directory_of(directory, named)
     if where is None:
-        import fcntl
-
-        descriptor = os.memfd_create("sklearn_wsl_gpu", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(descriptor, nbytes)
-        os.fchmod(descriptor, 0o600)  # a memfd is born with mode 0777
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        return descriptor, None
+        return _memfd(nbytes), None
     try:
         if directory is None:
             os.makedirs(where, mode=0o700, exist_ok=True)
         _check_volume(where)
         if named or not hasattr(os, "O_TMPFILE"):
             return files.create(where, nbytes)
-        descriptor = os.open(where, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(where, os.O_TMPFILE | os.O_RDWR, 0o600)
         os.truncate(descriptor, nbytes)
     except OSError as error:
         raise ConfigurationError(
@@ -87,6 +81,18 @@ def create_backing(nbytes: int, directory: str | None, named: bool = False) -> t
             "write to, or leave pool_dir unset."
         ) from error
     return descriptor, None
+
+
+def _memfd(nbytes: int) -> int:
+    if sys.platform == "linux":
+        import fcntl
+
+        descriptor = os.memfd_create("sklearn_wsl_gpu", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(descriptor, nbytes)
+        os.fchmod(descriptor, 0o600)  # a memfd is born with mode 0777
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+        return descriptor
+    raise AssertionError("Elsewhere `directory_of` names a directory.")
 
 
 def _check_volume(directory: str) -> None:
@@ -108,9 +114,10 @@ def close_backing(descriptor: int, path: str | None) -> None:
 def map_backing(descriptor: int, nbytes: int) -> mmap.mmap:
     """Map the whole of a segment, readable and writable."""
     mapped = mmap.mmap(descriptor, nbytes)
-    # Where a file system has huge pages for who asks (tmpfs with huge=advise), fresh memory costs a tenth.
-    with contextlib.suppress(AttributeError, OSError):
-        mapped.madvise(mmap.MADV_HUGEPAGE)
+    if sys.platform == "linux":
+        # Where a file system has huge pages for who asks (tmpfs with huge=advise), fresh memory costs a tenth.
+        with contextlib.suppress(AttributeError, OSError):
+            mapped.madvise(mmap.MADV_HUGEPAGE)
     return mapped
 
 
@@ -170,11 +177,11 @@ def reserve(descriptor: int, offset: int, nbytes: int) -> None:
 
 def discard(mapped: mmap.mmap, start: int, nbytes: int) -> bool:
     """Give the memory behind a run of whole pages back to the system; tell whether it does such a thing."""
-    try:
-        mapped.madvise(mmap.MADV_REMOVE, start, nbytes)  # type: ignore[attr-defined, unused-ignore]
-    except (AttributeError, OSError):
-        return False
-    return True
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError, OSError):
+            mapped.madvise(mmap.MADV_REMOVE, start, nbytes)
+            return True
+    return False
 
 
 def step_back() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
@@ -126,10 +127,11 @@ def near(node: int, root: Path = _ROOT) -> Iterator[frozenset[int] | None]:
 
 
 def _run_on(cpus: frozenset[int]) -> bool:
-    # 0 is the calling thread. What is allowed may change at any time, and then this is refused.
-    with contextlib.suppress(OSError):
-        os.sched_setaffinity(0, cpus)
-        return True
+    if sys.platform == "linux":
+        # 0 is the calling thread. What is allowed may change at any time, and then this is refused.
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, cpus)
+            return True
     return False
 
 

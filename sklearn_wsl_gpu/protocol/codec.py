@@ -92,6 +92,6 @@ def unpack(raw: bytes | memoryview) -> Any:
         )
     except (ValueError, TypeError, RecursionError, MemoryError, msgpack.UnpackException) as error:
         raise RemoteProtocolError(f"The other side sent bytes that are no message ({type(error).__name__}).") from None
-    if _is_too_deep(value):
+    if len(raw) > MAX_DEPTH and _is_too_deep(value):  # a level takes a byte
         raise RemoteProtocolError(f"The other side sent a message of more than {MAX_DEPTH} levels.")
     return value

@@ -30,8 +30,8 @@ class Decoder:
 
     Attributes
     ----------
-    own : mapping of str to object
-        Attributes of the call's estimator, for nodes that name one.
+    own : callable
+        Returns the attributes of the call's estimator by name, for nodes that name one.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Decoder:
         self.arrays = arrays
         self._inputs = inputs
         self.generators = list(generators)
-        self.own: Mapping[str, Any] = {}
+        self.own: Callable[[], Mapping[str, Any]] = dict
         self._depth = 0
 
     def decode(self, node: Any) -> Any:
@@ -98,7 +98,7 @@ class Decoder:
         return among[number]
 
     def _own(self, node: list[Any]) -> Any:
-        found = self.own.get(node[1])
+        found = self.own().get(node[1])
         if type(found) is not np.ndarray:
             raise RemoteProtocolError("A value names an attribute that is not there.")
         return found

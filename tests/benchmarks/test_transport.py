@@ -61,6 +61,18 @@ def test_a_goal_that_was_not_measured_is_neither_met_nor_missed(measured: dict[s
     assert {(goal["measured"], goal["met"]) for goal in measured["goals"]} == {(None, None)}
 
 
+def test_a_profile_tells_which_process_a_call_costs_how_much(tmp_path: Path) -> None:
+    target = tmp_path / "transport.json"
+    run("--sizes", "4KB", "--contestants", "sklearn_wsl_gpu", "--rounds", "1", "--json", str(target))
+    (profile,) = json.loads(target.read_text("utf-8"))["extras"]["profiles"]
+
+    processors = profile["processors"]
+    assert (profile["contestant"], profile["mode"]) == ("tiny", "predict")
+    assert {"client", "client, ZeroMQ", "front", "front, ZeroMQ", "executor"} <= processors.keys()
+    assert 0 < profile["engine"] < profile["seconds"]
+    assert min(processors["client"], processors["front"], processors["executor"]) > 0
+
+
 def test_a_contestant_that_nobody_knows_is_an_error_that_names_those_there_are() -> None:
     words = run("--contestants", "pigeon", code=2)
 

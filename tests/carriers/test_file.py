@@ -28,6 +28,7 @@ if os.name == "nt":
 from tests.carriers import lying
 from tests.carriers.ends import Ends, ends
 from wsl_worker import background, files
+from wsl_worker.arrivals import Arrival, Arrivals
 
 NBYTES = PIECE_BYTES + 12_345
 RANDOM = np.random.default_rng(0)
@@ -123,6 +124,22 @@ def test_a_span_of_any_size_crosses_with_its_header(nbytes: int, both: Ends) -> 
     both.carrier.there(1, lease.ref, SPAN_HEADER_BYTES, [window.data[:64], window.data[64:]], None)
 
     assert both.mirror.window(lease.ref.start, nbytes).tobytes() == window.tobytes()
+
+
+def test_each_piece_that_has_come_is_told_of_and_none_that_came_otherwise(both: Ends) -> None:
+    told: list[Arrival] = []
+    both.account.arrivals = Arrivals(told.append)
+    _open(both)
+    lease, window = _fill(both)
+
+    _there(both, lease, window)
+
+    ends = [SPAN_HEADER_BYTES + PIECE_BYTES, NBYTES]
+    assert told == [Arrival(1, lease.ref, end) for end in ends]
+    assert both.account.arrivals.take(1, lease.ref) == 1
+    wrong = m.Fetch(b"", 2, lease.ref, SPAN_HEADER_BYTES, PAGE, zlib.crc32(window[SPAN_HEADER_BYTES:PAGE]) ^ 1)
+    assert isinstance(both.ask(wrong, None), m.Moved)
+    assert told[2:] == []
 
 
 def test_a_part_of_a_span_crosses_and_the_rest_stays(both: Ends) -> None:

@@ -16,9 +16,10 @@ import psutil
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_wsl_gpu import sessions
+from sklearn_wsl_gpu import sessions, standing
 from sklearn_wsl_gpu.cli import main
 from sklearn_wsl_gpu.context import offload
+from sklearn_wsl_gpu.launch import starting
 from tests.integration.tools import until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a worker runs on Linux")
@@ -81,11 +82,53 @@ def test_a_worker_is_started_used_shown_and_stopped(keys: str, capsys: pytest.Ca
     np.testing.assert_array_equal(kept, 0)
 
 
+def test_a_directory_of_keys_may_begin_with_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    known: list[Path] = []
+    monkeypatch.setattr(standing, "_running", known.append)
+
+    main(["worker", "status", "--keys", "~/Schlüssel 2"])
+    monkeypatch.setenv("SKLEARN_WSL_GPU_KEYS", "~/Schlüssel 2")
+    main(["worker", "status"])
+
+    assert known == [tmp_path / "Schlüssel 2"] * 2
+
+
+def test_what_is_no_endpoint_is_refused_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("worker status", "worker stop", "pool shrink", "doctor"):
+        with pytest.raises(SystemExit, match="2"):
+            main([*command.split(), "--endpoint", "localhost"])
+        assert "argument --endpoint: endpoint must be None (a worker of this" in capsys.readouterr().err
+
+
 def test_starting_twice_leaves_the_first_worker_alone(keys: str, capsys: pytest.CaptureFixture[str]) -> None:
     first = _json(capsys, "start", "--keys", keys)
     second = _json(capsys, "start", "--keys", keys)
 
     assert first["workers"][0]["pid"] == second["workers"][0]["pid"]
+
+
+def test_of_two_that_are_started_at_once_one_is_left(
+    keys: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    first: list[dict[str, Any]] = []
+
+    class Process(starting.WorkerProcess):
+        def __init__(self, *arguments: Any) -> None:
+            if not started:  # after it was seen that none runs, another command starts one
+                with monkeypatch.context() as context:
+                    context.setattr(standing, "WorkerProcess", starting.WorkerProcess)
+                    first.append(_json(capsys, "start", "--keys", keys)["workers"][0])
+            super().__init__(*arguments)
+            started.append(self.child)
+
+    monkeypatch.setattr(standing, "WorkerProcess", Process)
+    assert _json(capsys, "start", "--keys", keys)["workers"][0]["pid"] == first[0]["pid"]
+
+    assert [child.poll() for child in started] == [0]
+    assert _json(capsys, "status", "--keys", keys)["workers"][0]["pid"] == first[0]["pid"]
 
 
 def test_a_worker_that_was_killed_counts_as_none_and_another_can_be_started(
@@ -119,6 +162,7 @@ def test_a_worker_somewhere_else_is_shown_and_stopped_by_its_endpoint(
     [
         (["--engine", "abacus"], "The engine abacus does not start: ConfigurationError: engine must be one of"),
         (["--listen", "tcp://example.org:4711"], "give tcp://ADDRESS:PORT, with an IP address"),
+        (["--stream-port", "65536"], "or at its port for arrays: bind(): port must be 0-65535."),
     ],
 )
 def test_a_worker_that_cannot_start_says_why_and_leaves_nothing(
@@ -177,7 +221,7 @@ def test_a_terminal_is_cleared_before_each_look(keys: str) -> None:
         os.close(theirs)
         assert watching.stderr is not None
         seen = b""
-        while seen.count(b"No worker was started") < 2:
+        while seen.count(b"No worker runs that") < 2:
             seen += os.read(ours, 4096)
         watching.send_signal(signal.SIGINT)
         assert watching.wait(30) == 0
@@ -192,7 +236,7 @@ def test_watching_ends_when_nobody_reads_any_more(keys: str) -> None:
     with _watch(keys, subprocess.PIPE) as watching:
         assert watching.stdout is not None
         assert watching.stderr is not None
-        assert "No worker was started" in watching.stdout.readline()
+        assert "No worker runs that" in watching.stdout.readline()
         watching.stdout.close()
 
         assert watching.wait(30) == 0
@@ -244,4 +288,4 @@ def test_a_size_that_is_none_is_refused_with_what_is_one(text: str, capsys: pyte
 
 def test_the_pool_of_nobody_is_not_grown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pool", "grow", "1GiB", "--keys", str(tmp_path)]) == 2
-    assert "No worker was started" in capsys.readouterr().err
+    assert "No worker runs that" in capsys.readouterr().err

@@ -35,6 +35,11 @@ class Registry:
             raise FileNotFoundError(2, "The system cannot find the file specified")
         yield path
 
+    def CreateKeyEx(self, key: str, name: str, reserved: int, access: int) -> contextlib.AbstractContextManager[str]:
+        assert (key, access) == (self.HKEY_CURRENT_USER, self.KEY_SET_VALUE)
+        self.keys.setdefault(name, {})
+        return self.OpenKey(key, name)
+
     def QueryInfoKey(self, key: str) -> tuple[int, int, int]:
         return len(self._below(key)), len(self.keys[key]), 0
 
@@ -116,6 +121,12 @@ def test_what_runs_at_logon_is_noted_looked_at_and_taken_away(registry: Registry
 
     windows.set_logon_command("ours", None)
     assert registry.keys[_RUN] == {"OneDrive": "another program"}
+
+
+def test_who_never_had_anything_run_at_logon_has_now(registry: Registry) -> None:
+    windows.set_logon_command("ours", "pythonw -m ours")
+
+    assert registry.keys == {_RUN: {"ours": "pythonw -m ours"}}
 
 
 class Kernel32:

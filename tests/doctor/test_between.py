@@ -10,6 +10,7 @@ import pytest
 from sklearn_wsl_gpu.doctor import between, surroundings, windows
 from sklearn_wsl_gpu.doctor.checks import Circumstances
 from sklearn_wsl_gpu.launch.wsl import Completed, Distribution
+from sklearn_wsl_gpu.pool import memory
 from tests.doctor.conftest import beside, run_doctor, write_program, write_version
 from tests.launch.fake_wsl import Machine
 
@@ -152,6 +153,13 @@ def test_what_else_is_looked_at_on_windows() -> None:
     assert surroundings.judge_profile(r"C:\Users\Zoë").result == "warning"
     assert "Defender runs" in surroundings.judge_antivirus(True, "C:\\pool").evidence
     assert "another scanner" in surroundings.judge_antivirus(False, "C:\\pool").evidence
+
+
+def test_the_hint_about_scanners_names_the_directory_that_pools_lie_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "directory_of", {None: "C:\\Users\\me\\pools", "D:\\here": "D:\\here"}.get)
+
+    assert r"exclude C:\Users\me\pools (" in surroundings.look_at_antivirus(Circumstances({}, False)).remedy
+    assert r"exclude D:\here (" in surroundings.look_at_antivirus(Circumstances({"pool_dir": r"D:\here"}, False)).remedy
 
 
 def _rows(text: str) -> dict[str, dict[str, Any]]:

@@ -89,13 +89,28 @@ def test_an_endpoint_without_a_worker_fails_with_what_to_do(tmp_path: Path) -> N
     assert rows["challenge"]["result"] == "skipped"
 
 
-def test_a_setting_that_is_wrong_is_a_finding() -> None:
-    ran = run_doctor("--json", environment={"SKLEARN_WSL_GPU_ENGINE": "abacus"})
+@pytest.mark.parametrize(("name", "value"), [("ENGINE", "abacus"), ("ENDPOINT", "abacus"), ("SLOTS", "abacus")])
+def test_a_setting_that_is_wrong_is_one_finding_and_what_goes_by_settings_is_skipped(name: str, value: str) -> None:
+    ran = run_doctor("--json", environment={f"SKLEARN_WSL_GPU_{name}": value})
     rows = _rows(ran.stdout)
 
     assert ran.returncode == 1
-    assert "abacus" in rows["reach"]["evidence"]
+    assert [row["name"] for row in rows.values() if row["result"] == "failed"] == ["configuration"]
+    assert (
+        f"got 'abacus'. It is an argument of offload() and the environment variable SKLEARN_WSL_GPU_{name}."
+        in (rows["configuration"]["evidence"])
+    )
+    assert rows["configuration"]["remedy"] == "Correct that setting; README, Settings, lists them."
+    assert rows["reach"]["evidence"] == "It depends on configuration."
     assert rows["kernel"]["result"] == "ok"
+
+
+def test_settings_that_are_not_the_default_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SKLEARN_WSL_GPU_PREFAULT")
+    monkeypatch.setenv("SKLEARN_WSL_GPU_ENGINE", "cpu")
+
+    assert own.look_at_configuration(Circumstances({}, False)).evidence == "Settings: engine is 'cpu'."
+    assert own.look_at_configuration(Circumstances({"engine": "auto"}, False)).evidence.startswith("All settings have")
 
 
 def test_a_reply_directory_and_an_address_of_dead_processes_are_found(

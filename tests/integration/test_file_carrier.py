@@ -22,8 +22,13 @@ pytestmark = pytest.mark.timeout(120)
 X = np.random.default_rng(0).normal(size=(60_000, 6))
 
 
-def test_results_are_identical_to_local_ones_and_the_pool_is_gone_after_the_session(tmp_path: Path) -> None:
-    with offload(carrier="file", pool_dir=tmp_path, fallback="raise") as session:
+def test_results_are_identical_to_local_ones_and_the_pool_is_gone_after_the_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "zwei Wörter 二"
+    directory.mkdir()
+    monkeypatch.chdir(tmp_path)  # the worker is somewhere else
+    with offload(carrier="file", pool_dir=directory.name, fallback="raise") as session:
         scaled = StandardScaler().fit_transform(X)
         model = KMeans(n_clusters=5, n_init=1, random_state=0).fit(scaled)
         labels = model.predict(scaled)
@@ -33,11 +38,11 @@ def test_results_are_identical_to_local_ones_and_the_pool_is_gone_after_the_sess
 
         assert session.report().carriers == {"file": ""}
         assert "file" in str(session.status()["carriers"])
-        assert len(list(tmp_path.iterdir())) >= 1
+        assert len(list(directory.iterdir())) >= 1
     kept = scaled.copy()
     sessions.shutdown()
 
-    assert list(tmp_path.iterdir()) == []
+    assert list(directory.iterdir()) == []
     np.testing.assert_array_equal(scaled, kept)
     np.testing.assert_array_equal(scaled, StandardScaler().fit_transform(X))
     np.testing.assert_array_equal(again, scaled)

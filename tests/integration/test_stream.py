@@ -299,7 +299,9 @@ def test_a_worker_that_is_lost_in_the_middle_of_a_transfer_costs_one_call(
         assert happened
         np.testing.assert_array_equal(StandardScaler().fit_transform(LARGE), SCALED)
         assert int(str(session.status()["pid"])) != victim
-    assert [call.where for call in session.report().calls][-1] == "worker"
+    calls = session.report().calls
+    assert {call.reason.code for call in calls if call.reason is not None} == {"worker-died"}
+    assert calls[-1].where == "worker"
     until(lambda: not psutil.pid_exists(victim))
 
 

@@ -41,6 +41,17 @@ def test_elsewhere_it_is_said_what_does_it_there(capsys: pytest.CaptureFixture[s
     assert f"ExecStart={sys.executable} -m wsl_worker --listen tcp://127.0.0.1:47474" in said
 
 
+def test_what_windows_forbids_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(name: str, command: str | None) -> None:
+        raise PermissionError(13, "Access is denied")
+
+    monkeypatch.setattr(autostart, "_check", lambda: None)
+    monkeypatch.setattr(windows, "set_logon_command", refuse)
+
+    assert main(["worker", "autostart", "on"]) == 2
+    assert capsys.readouterr().err.endswith(r"CurrentVersion\Run, value sklearn_wsl_gpu: Access is denied." "\n")
+
+
 def test_on_puts_it_there_and_off_takes_it_away_and_both_say_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -50,12 +61,15 @@ def test_on_puts_it_there_and_off_takes_it_away_and_both_say_so(
         run.pop(name) if command is None else run.update({name: command})
 
     monkeypatch.setattr(autostart, "_check", lambda: None)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(windows, "logon_command", run.get)
     monkeypatch.setattr(windows, "set_logon_command", put)
 
     assert main(["worker", "autostart", "on", "--distribution", "Ubuntu", "--keys", "keys"]) == 0
     said = capsys.readouterr().out
-    assert run["sklearn_wsl_gpu"].endswith("--listen tcp://127.0.0.1:47474 --distribution Ubuntu --keys keys")
+    assert run["sklearn_wsl_gpu"].endswith(
+        f"--listen tcp://127.0.0.1:47474 --distribution Ubuntu --keys {tmp_path / 'keys'}"
+    )
     assert run["sklearn_wsl_gpu"] in said
     assert "offload(endpoint='tcp://127.0.0.1:47474')" in said
     assert "To undo this: sklearn-wsl-gpu worker autostart off" in said

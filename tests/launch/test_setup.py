@@ -214,6 +214,28 @@ def test_where_a_distribution_lacks_something_it_is_said_what_to_install(
     assert words in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("source", ["dist/none.whl", r"dist\none.whl", "none.whl", "./none"])
+def test_a_wheel_that_is_nowhere_is_refused_before_anything_is_done(
+    source: str, machine: Machine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["setup", "--from", source, "--dry-run"]) == 2
+
+    said, error = capfd.readouterr()
+    assert said == ""
+    assert f"There is no {source}. Name a wheel" in error
+    assert machine.asked == []
+
+
+def test_ctrl_c_ends_it_in_words(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(setup, "setup", interrupted)
+
+    assert main(["setup"]) == 130
+    assert capfd.readouterr().err == "Interrupted. What was begun goes on when this is run again.\n"
+
+
 def test_what_was_installed_and_does_not_fit_is_told() -> None:
     state = {"sklearn-wsl-gpu": "0.0.1", "scikit-learn": SKLEARN, "cuml-cu13": "", "errors": ["cuml: ImportError: no"]}
 

@@ -12,7 +12,7 @@ from sklearn_wsl_gpu.launch import wsl
 from sklearn_wsl_gpu.launch.wsl import Distribution
 from tests.launch import fake_wsl
 
-#: Tables as people have published them, in the bytes of the real one.
+#: Tables in the bytes of the real one: English and German as people have published them, the Chinese one composed.
 RECORDED = Path(__file__).parent / "recorded"
 
 
@@ -131,6 +131,20 @@ def test_a_command_that_hangs_inside_is_ended_in_time_though_it_holds_the_pipes(
     done = wsl.run(wsl.inside("Ubuntu", "sleep", "30"), 1.0)
 
     assert (done.timed_out, done.out) == (True, "")
+    machine.shut_down()
+
+
+def test_what_was_said_before_the_time_was_over_is_told(machine: fake_wsl.Machine) -> None:
+    machine.program("slow", "echo half of it; echo and a warning >&2; sleep 300")
+
+    for seconds in (1.0, 4.0, 16.0):  # before it has said anything it has to start
+        done = wsl.run(wsl.inside("Ubuntu", "slow"), seconds)
+        if done.err:
+            break
+
+    assert (done.timed_out, done.out, done.err) == (True, "half of it\n", "and a warning\n")
+    with pytest.raises(WorkerStartError, match=r"within .* s\. It said: half of it and a warning\. Run `wsl"):
+        wsl.ask("Ubuntu", "slow", seconds=seconds)
     machine.shut_down()
 
 

@@ -101,6 +101,8 @@ def test_a_wsl_that_is_shut_down_in_mid_fit_costs_nothing_but_time(
 
         def strike() -> None:
             until(lambda: session.status()["running"])
+            for executor in _front(wsl2).children():
+                executor.suspend()  # or it might be done before the blow falls
             if is_between:  # wsl.exe is ended first, and the worker notices that its input has ended
                 for relay in _relays(wsl2):
                     kill(relay.pid)

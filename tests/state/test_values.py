@@ -333,7 +333,7 @@ def test_what_the_other_side_has_is_named_and_not_sent() -> None:
 
     assert len(encoder.arrays) == 1
     decoder = Decoder(encoder.arrays, inputs=[None, X])
-    decoder.own = {"mean_": own, "n": 3}
+    decoder.own = lambda: {"mean_": own, "n": 3}
     arrived = decoder.decode(node)
     assert arrived[0] is X
     assert arrived[1] is own

@@ -26,6 +26,7 @@ from sklearn_wsl_gpu.pool import Segment, memory
 from sklearn_wsl_gpu.pool.layout import CLIENT, DATA_OFFSET, PAGE, SPAN_HEADER_BYTES, Geometry, pack_span_header
 from tests.integration.tools import until
 from wsl_worker.account import Account
+from wsl_worker.arrivals import Arrival
 from wsl_worker.bulk import Bulk
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a worker runs on Linux")
@@ -336,6 +337,29 @@ def test_memory_that_runs_out_in_the_middle_is_an_answer(worker: Worker, monkeyp
     monkeypatch.undo()
     _there(stream, b"data")
     stream.close()
+
+
+def test_what_has_come_is_told_before_the_rest_comes_and_taken_back_if_that_does_not(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsl_worker.bulk._BLOCK_BYTES", 2**20)
+    told: list[Arrival] = []
+    account = worker.bulk._accounts[1] = Account(told.append)
+    account.segments[0] = worker.segment
+    other = worker._replace(account=account)
+    with other.socket() as end:
+        end.sendall(frames.pack_head(Head(THERE, 7, REF, SPAN_HEADER_BYTES, 2**21)) + HEADER + bytes(2**20 + 5))
+        until(lambda: told == [Arrival(1, REF, SPAN_HEADER_BYTES + 2**20)])
+        end.sendall(bytes(2**20 - 5))
+        until(lambda: told[1:] == [Arrival(1, REF, SPAN_HEADER_BYTES + 2**21)])
+        assert end.recv(frames.ANSWER_BYTES) == frames.pack_answer()
+        assert account.arrivals.take(7, REF) == 1
+
+        end.sendall(frames.pack_head(Head(THERE, 8, REF, SPAN_HEADER_BYTES, 2**21)) + HEADER + bytes(2**20 + 5))
+        until(lambda: told[2:] == [Arrival(2, REF, SPAN_HEADER_BYTES + 2**20)])
+    until(lambda: told[3:] == [Arrival(2, REF, 0)])
+    assert account.arrivals.take(8, REF) == 0
+    account.close()
 
 
 def test_a_session_that_ends_ends_its_connections_and_transfers(worker: Worker) -> None:

@@ -46,8 +46,10 @@ def test_an_endpoint_names_an_address(endpoint: str, host: str, loopback: bool) 
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["", "127.0.0.1:5", "tcp://127.0.0.1", "tcp://:5", "tcp://host:5", "udp://127.0.0.1:5", "tcp://1.2.3:5"]
-)
+    "endpoint",
+    ["", "127.0.0.1:5", "tcp://127.0.0.1", "tcp://:5", "tcp://host:5", "udp://127.0.0.1:5", "tcp://1.2.3:5",
+     "tcp://127.0.0.1:65536"],
+)  # fmt: skip
 def test_what_names_no_address_is_refused(endpoint: str) -> None:
     with pytest.raises(ConfigurationError, match="tcp://ADDRESS:PORT"):
         listening.host_of(endpoint)

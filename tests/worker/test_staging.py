@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsl_worker.engines.staging import LEAST_BYTES, Ring, ToCupy
+from wsl_worker.engines.staging import LEAST_BYTES, Ahead, Ring, ToCupy
 
 
 class _Device:
@@ -20,6 +20,8 @@ class _Device:
         self.under_way: dict[int, tuple[Any, Any, int]] = {}
         self.most = 0
         self.waits: list[int] = []
+        self.moves: list[tuple[Any, int, int, Any, int]] = []
+        self.moved = 0
 
     def pinned(self, nbytes: int) -> Any:
         return np.zeros(nbytes, np.uint8)
@@ -34,6 +36,18 @@ class _Device:
         if place in self.under_way:
             source, target, offset = self.under_way.pop(place)
             target[offset : offset + len(source)] = source
+
+    def empty(self, nbytes: int) -> Any:
+        return np.zeros(nbytes, np.uint8)
+
+    def move(self, source: Any, begin: int, nbytes: int, target: Any, offset: int) -> None:
+        self.moves.append((source, begin, nbytes, target, offset))
+
+    def settle(self) -> None:
+        for source, begin, nbytes, target, offset in self.moves:
+            target[offset : offset + nbytes] = source[begin : begin + nbytes]
+            self.moved += nbytes
+        self.moves.clear()
 
 
 @given(st.integers(0, 400), st.integers(1, 40), st.integers(1, 4))
@@ -78,6 +92,142 @@ def test_nothing_is_under_way_after_an_error() -> None:
     assert not device.under_way
 
 
+KEY = (1, 1)
+
+
+def _span(nbytes: int) -> Any:
+    return np.random.default_rng(nbytes).integers(0, 256, nbytes).astype(np.uint8)
+
+
+def _given(ahead: Ahead, ring: Ring, source: Any) -> Any:
+    target = np.zeros(len(source), np.uint8)
+    ahead.fill(ring, target, source)
+    return target
+
+
+@given(
+    st.integers(1, 300),
+    st.integers(1, 40),
+    st.lists(st.integers(0, 300), max_size=5),
+    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=6),
+)
+def test_an_array_of_a_span_is_the_same_however_much_of_it_was_brought_ahead(
+    count: int, size: int, marks: list[int], arrays: list[tuple[int, int]]
+) -> None:
+    ring, span = Ring(_Device(), size, 2), _span(count)
+    ahead = Ahead(lambda: ring)
+    for mark in sorted(marks):
+        ahead.follow(KEY, span, min(mark, count))
+
+    with ahead.giving(KEY):
+        for one, other in arrays:
+            source = span[min(one, other) : max(one, other)]
+            np.testing.assert_array_equal(_given(ahead, ring, source), source)
+
+
+def test_what_was_brought_ahead_is_not_brought_again() -> None:
+    device, span = _Device(), _span(100)
+    ring = Ring(device, 10, 2)
+    ahead = Ahead(lambda: ring)
+    ahead.follow(KEY, span, 57)
+    brought = len(device.waits)
+    ahead.follow(KEY, span, 59)
+    assert len(device.waits) == brought, "a part of a piece is brought with the rest"
+
+    with ahead.giving(KEY):
+        np.testing.assert_array_equal(_given(ahead, ring, span[5:]), span[5:])
+
+    assert device.moved == 45
+
+
+def test_what_was_brought_ahead_is_given_out_once() -> None:
+    device, span = _Device(), _span(100)
+    ring = Ring(device, 10, 2)
+    ahead = Ahead(lambda: ring)
+    ahead.follow(KEY, span, 100)
+
+    with ahead.giving(KEY):
+        for _ in range(2):  # what it is copied into may be changed: an attempt that fails is made again
+            np.testing.assert_array_equal(_given(ahead, ring, span), span)
+    assert device.moved == 100
+
+
+@pytest.mark.parametrize("key", [(1, 2), (2, 1), (1, 0)])
+def test_what_was_brought_for_another_transfer_is_not_given_out(key: tuple[int, int]) -> None:
+    device, span = _Device(), _span(100)
+    ring = Ring(device, 10, 2)
+    ahead = Ahead(lambda: ring)
+    ahead.follow(KEY, span, 100)
+    span[:] = 7
+
+    with ahead.giving(key):
+        assert set(_given(ahead, ring, span)) == {7}
+    with ahead.giving(KEY):
+        assert set(_given(ahead, ring, span)) == {7}
+    assert device.moved == 0
+
+
+def test_nothing_is_given_out_but_while_a_call_is_done() -> None:
+    device, span = _Device(), _span(100)
+    ring = Ring(device, 10, 2)
+    ahead = Ahead(lambda: ring)
+    ahead.follow(KEY, span, 100)
+
+    np.testing.assert_array_equal(_given(ahead, ring, span), span)
+    assert device.moved == 0
+
+
+def test_of_two_spans_the_one_that_began_first_is_followed_to_its_end() -> None:
+    device, first, second = _Device(), _span(100), _span(101)
+    ring = Ring(device, 10, 2)
+    ahead = Ahead(lambda: ring)
+    for mark in (20, 100):
+        ahead.follow((1, 1), first, mark)
+        ahead.follow((2, 1), second, mark)
+
+    with ahead.giving((1, 1)):
+        np.testing.assert_array_equal(_given(ahead, ring, first), first)
+    assert device.moved == 100
+    ahead.follow((2, 1), second, 101)
+    with ahead.giving((2, 1)):
+        np.testing.assert_array_equal(_given(ahead, ring, second), second)
+    assert device.moved == 200
+
+
+def test_a_span_without_a_whole_piece_is_in_nobodys_way() -> None:
+    device, small, large = _Device(), _span(100), _span(101)
+    ring = Ring(device, 50, 2)
+    ahead = Ahead(lambda: ring)
+    ahead.follow((1, 1), small, 49)
+    ahead.follow((2, 1), large, 101)
+
+    with ahead.giving((2, 1)):
+        np.testing.assert_array_equal(_given(ahead, ring, large), large)
+    assert device.moved == 100
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError])
+def test_a_device_that_has_no_room_ahead_gets_all_when_it_is_needed(error: type[Exception]) -> None:
+    class Small(_Device):
+        def empty(self, nbytes: int) -> Any:
+            made.append(nbytes)
+            if len(made) > 3:
+                raise error
+            return super().empty(nbytes)
+
+    made: list[int] = []
+    device, span = Small(), _span(100)
+    ring = Ring(device, 10, 2)
+    ahead = Ahead(lambda: ring)
+    ahead.follow(KEY, span, 70)
+    ahead.follow(KEY, span, 100)
+    assert len(made) == 4, "it is not tried again"
+
+    with ahead.giving(KEY):
+        np.testing.assert_array_equal(_given(ahead, ring, span), span)
+    assert device.moved == 0
+
+
 class _Event:
     def synchronize(self) -> None:
         """Everything here happens at once."""
@@ -96,6 +246,9 @@ class _Pointer:
         piece = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
         self.memory[self.offset : self.offset + nbytes] = piece
 
+    def copy_from_device_async(self, source: _Pointer, nbytes: int, stream: Any) -> None:
+        self.memory[self.offset : self.offset + nbytes] = source.memory[source.offset : source.offset + nbytes]
+
 
 class _Pinned(Exception):
     pass
@@ -104,7 +257,9 @@ class _Pinned(Exception):
 def _cupy(*, refuses: bool = False) -> Any:
     """Return as much of CuPy as is used, over memory of numpy."""
 
-    def empty(shape: Any, dtype: Any, order: str) -> Any:
+    def empty(shape: Any, dtype: Any, order: str = "C") -> Any:
+        if full:
+            raise full.pop()
         memory = np.zeros(int(np.prod(shape)) * np.dtype(dtype).itemsize, np.uint8)
         made.append(order)
         return SimpleNamespace(data=_Pointer(memory), shape=shape, values=memory)
@@ -115,12 +270,13 @@ def _cupy(*, refuses: bool = False) -> Any:
         return bytearray(nbytes)
 
     made: list[str] = []
+    full: list[Exception] = []
     stream = SimpleNamespace(record=_Event, synchronize=lambda: None)
     cuda = SimpleNamespace(
         Stream=lambda non_blocking: stream, alloc_pinned_memory=alloc, get_current_stream=lambda: stream,
         runtime=SimpleNamespace(CUDARuntimeError=_Pinned),
     )  # fmt: skip
-    return SimpleNamespace(asarray=lambda array: ("asarray", array), empty=empty, cuda=cuda, made=made)
+    return SimpleNamespace(asarray=lambda array: ("asarray", array), empty=empty, cuda=cuda, made=made, full=full)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -142,5 +298,23 @@ def test_where_nothing_may_be_pinned_the_library_copies() -> None:
     cupy = _cupy(refuses=True)
     send = ToCupy(cupy)
     large = np.ones(LEAST_BYTES, np.uint8)
+    send.ahead.follow(KEY, large, len(large))
 
     assert send(large)[0] == send(large)[0] == "asarray"
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_what_was_brought_ahead_leaves_when_the_device_has_no_room_for_the_array(is_full: bool) -> None:
+    cupy = _cupy()
+    send, span = ToCupy(cupy), _span(20 * 2**20)
+    large = span[64 : 64 + 2**24].view("f8").reshape(-1, 8)
+    send.ahead.follow(KEY, span, len(span))
+    assert len(cupy.made) == 2, "whole pieces"
+    span[: 2**20] = 0  # so one can tell where the array comes from
+
+    with send.ahead.giving(KEY):
+        cupy.full.extend([MemoryError()] if is_full else [])
+        found = send(large).values
+
+    assert bool(np.any(found[: 2**20 - 64])) is not is_full
+    np.testing.assert_array_equal(found[2**20 :], large.reshape(-1).view(np.uint8)[2**20 :])

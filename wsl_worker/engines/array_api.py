@@ -27,7 +27,7 @@ from sklearn_wsl_gpu.support.entry import TEXT
 from wsl_worker.engines import scores
 from wsl_worker.engines.base import Engine
 from wsl_worker.engines.devices import count_gpus
-from wsl_worker.engines.staging import ToCupy
+from wsl_worker.engines.staging import Ahead, ToCupy, to_cupy
 
 Array = Any
 
@@ -69,7 +69,7 @@ class ArrayApiEngine(Engine):
             raise ConfigurationError(f"The engine array_api cannot run: {words}")
         self._namespace, self._device = _open(device)
         if self.arrays == "cupy":
-            self._send = ToCupy(importlib.import_module("cupy"))
+            self._send = to_cupy()
 
     @classmethod
     def devices(cls) -> list[str]:
@@ -91,6 +91,10 @@ class ArrayApiEngine(Engine):
         if count_gpus() <= _number(device):
             return f"CUDA shows no GPU number {_number(device)} here."
         return None
+
+    @property
+    def ahead(self) -> Ahead | None:
+        return None if self._send is None else self._send.ahead
 
     @property
     def estimators(self) -> frozenset[str]:
@@ -123,8 +127,7 @@ class ArrayApiEngine(Engine):
         return model if value is model else self.get(value)
 
     def compute(self, model: Any, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
-        given = [self._argument(value) for value in arguments]
-        named = {name: self._argument(value) for name, value in keywords.items()}
+        given, named = self._arguments(arguments, keywords)
         if METHODS[method].fits:
             model.host = None
         with sklearn.config_context(array_api_dispatch=True):
@@ -143,8 +146,7 @@ class ArrayApiEngine(Engine):
         if function.doubles:
             arguments = [_as_double(value) for value in arguments]
             keywords = {key: _as_double(value) for key, value in keywords.items()}
-        given = [self._argument(value) for value in arguments]
-        named = {key: self._argument(value) for key, value in keywords.items()}
+        given, named = self._arguments(arguments, keywords)
         with sklearn.config_context(array_api_dispatch=True):
             return self.get(function.function(*given, **named))
 
@@ -168,6 +170,15 @@ class ArrayApiEngine(Engine):
             fitted = objects.carried_attributes(model.estimator).items()
             model.host = {name: objects.convert(value, self._to_host) for name, value in fitted} | model.parameters
         return dict(model.host)
+
+    def _arguments(self, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        found = (
+            [self._argument(value) for value in arguments],
+            {name: self._argument(value) for name, value in keywords.items()},
+        )
+        if self.ahead is not None:
+            self.ahead.forget()  # what was not asked for takes room on the device
+        return found
 
     def _argument(self, value: Any) -> Any:
         if scipy.sparse.issparse(value):

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn_wsl_gpu.errors import EngineError, Reason, Unsupported
 from sklearn_wsl_gpu.estimators import Row
 from sklearn_wsl_gpu.support import Request
+from wsl_worker.engines.staging import Ahead
 
 
 class DeviceLost(EngineError):
@@ -58,6 +59,11 @@ class Engine(ABC):
         Engines of one kind share their arrays.
         """
         return ""
+
+    @property
+    def ahead(self) -> Ahead | None:
+        """What brings spans to its device before the calls that they belong to; None if nothing does."""
+        return None
 
     @property
     @abstractmethod

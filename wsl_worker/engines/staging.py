@@ -1,4 +1,4 @@
-"""Data to a device by a small ring of pinned memory.
+"""Data to a device by a small ring of pinned memory, and ahead of their call while they still come in.
 
 A device reads pinned memory by itself, while the next piece is copied there. It is kept
 small because WSL2 lets a process pin little, and because pages of a pool are not pinned: registering a mapping makes
@@ -12,6 +12,10 @@ CUDA on WSL User Guide, limits on pinned memory.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +26,8 @@ _PIECE_BYTES = 2**23
 _PIECES = 3
 
 Array = Any
+#: Numbers of a session and of one of its transfers.
+Key = tuple[int, int]
 
 
 class Device(Protocol):
@@ -36,6 +42,15 @@ class Device(Protocol):
     def wait(self, place: int) -> None:
         """Return when the last transfer that was started from a place is through."""
 
+    def empty(self, nbytes: int) -> Any:
+        """Return memory of the device that nothing else is done with any more."""
+
+    def move(self, source: Any, begin: int, nbytes: int, target: Any, offset: int) -> None:
+        """Begin to copy bytes of such memory into an array of the device."""
+
+    def settle(self) -> None:
+        """Return when all is through that was begun."""
+
 
 class Ring:
     """Pinned memory by which data go to a device, piece by piece.
@@ -48,8 +63,8 @@ class Ring:
     """
 
     def __init__(self, device: Device, piece_bytes: int = _PIECE_BYTES, pieces: int = _PIECES) -> None:
-        self._device = device
-        self._piece_bytes = piece_bytes
+        self.device = device
+        self.piece_bytes = piece_bytes
         self._places = [device.pinned(piece_bytes) for _ in range(pieces)]
 
     def fill(self, target: Any, source: Array) -> None:
@@ -62,23 +77,124 @@ class Ring:
         source : ndarray
             C- or F-contiguous.
         """
-        flat = (source if source.flags.c_contiguous else source.T).reshape(-1).view(np.uint8)
+        self.copy(target, 0, flat(source))
+
+    def copy(self, target: Any, offset: int, source: Array) -> None:
+        """Copy bytes to an array of the device, from a byte on; as `fill`."""
         places = range(len(self._places))
         try:
-            for number, offset in enumerate(range(0, len(flat), self._piece_bytes)):
-                place, piece = number % len(places), flat[offset : offset + self._piece_bytes]
-                self._device.wait(place)
+            for number, begin in enumerate(range(0, len(source), self.piece_bytes)):
+                place, piece = number % len(places), source[begin : begin + self.piece_bytes]
+                self.device.wait(place)
                 self._places[place][: len(piece)] = piece
-                self._device.start(place, self._places[place][: len(piece)], target, offset)
+                self.device.start(place, self._places[place][: len(piece)], target, offset + begin)
         finally:
             for place in places:
-                self._device.wait(place)
+                self.device.wait(place)
+
+
+def flat(array: Array) -> Array:
+    """Return the bytes of a contiguous array, in the order of memory."""
+    return (array if array.flags.c_contiguous else array.T).reshape(-1).view(np.uint8)
+
+
+class Ahead:
+    """Brings a span to the device while it still comes in, before it is known what arrays it holds.
+
+    What has come lies on the device in pieces. Arrays of the span are put together of them there, when its call is
+    done; what had not come by then is copied from the host. So each is an array of its own, as without this; and it is
+    certain by then that the span is whole, and which it is.
+
+    It follows one span at a time, the one that began first. What it has is given out once, and only under its key.
+
+    Parameters
+    ----------
+    ring : callable
+        Returns a `Ring`, or None where there can be none.
+
+    Attributes
+    ----------
+    key : tuple or None
+        Session and transfer of the span that is followed.
+    """
+
+    def __init__(self, ring: Callable[[], Ring | None]) -> None:
+        self._ring = ring
+        self.key: Key | None = None
+        self._base = 0
+        self._pieces: list[Any] = []
+        self._is_full = self._is_usable = False
+
+    def follow(self, key: Key, span: Array, nbytes: int) -> None:
+        """Copy what has come of a span and is not there yet.
+
+        Parameters
+        ----------
+        key : tuple
+            Session and transfer: another for each time that the span is sent.
+        span : ndarray of uint8
+        nbytes : int
+            How much of it has come, from its start on.
+        """
+        if self.key not in (None, key) or self._is_full:
+            return
+        try:
+            ring = self._ring()
+            while ring is not None and (end := (len(self._pieces) + 1) * ring.piece_bytes) <= nbytes:
+                self.key, self._base = key, _address(span)
+                piece = ring.device.empty(ring.piece_bytes)
+                ring.copy(piece, 0, span[end - ring.piece_bytes : end])
+                self._pieces.append(piece)
+        except (MemoryError, RuntimeError):  # the call finds out for itself what is wrong with the device
+            self._pieces.clear()
+            self._is_full = True
+
+    @contextlib.contextmanager
+    def giving(self, key: Key) -> Iterator[None]:
+        """Give out what was brought under a key, while its call is done; there is nothing left of it afterwards."""
+        if key != self.key:
+            self.forget()
+        self._is_usable = True
+        try:
+            yield
+        finally:
+            self.forget()
+
+    def forget(self) -> None:
+        """Let go of what was brought, and of its span."""
+        self.key, self._pieces = None, []
+        self._is_full = self._is_usable = False
+
+    def fill(self, ring: Ring, target: Any, source: Array) -> None:
+        """Copy the bytes of an array to one of the device; those that are there already, from there."""
+        size, begin = ring.piece_bytes, _address(source) - self._base
+        first, last, at = begin // size, -(-(begin + len(source)) // size), 0
+        held = self._pieces[first:last] if self._is_usable and begin >= 0 else []
+        try:
+            for number, piece in enumerate(held, first):
+                if piece is None:
+                    break
+                skip = begin + at - number * size
+                count = min(size - skip, len(source) - at)
+                ring.device.move(piece, skip, count, target, at)
+                at += count
+        finally:
+            ring.device.settle()
+        ring.copy(target, at, source[at:])
+        for number in range(first, min(last, len(self._pieces))) if held else ():
+            if (number + 1) * size <= begin + len(source):  # nothing behind the array lies in it
+                self._pieces[number] = None
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 class CupyDevice:
     """A device by CuPy."""
 
     def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
         self._cuda = cupy.cuda
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._events: dict[int, Any] = {}
@@ -96,6 +212,18 @@ class CupyDevice:
         if event is not None:
             event.synchronize()
 
+    def empty(self, nbytes: int) -> Any:
+        memory = self._cupy.empty(nbytes, dtype=np.uint8)
+        # What the stream of the library has still to do with this memory comes first.
+        self._cuda.get_current_stream().synchronize()
+        return memory
+
+    def move(self, source: Any, begin: int, nbytes: int, target: Any, offset: int) -> None:
+        (target.data + offset).copy_from_device_async(source.data + begin, nbytes, self._stream)
+
+    def settle(self) -> None:
+        self._stream.synchronize()
+
 
 class ToCupy:
     """Makes arrays of CuPy, the large ones by a ring.
@@ -103,12 +231,17 @@ class ToCupy:
     Parameters
     ----------
     cupy : module
+
+    Attributes
+    ----------
+    ahead : Ahead
     """
 
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
         self._ring: Ring | None = None
         self._is_refused = False
+        self.ahead = Ahead(self._pinned)
 
     def __call__(self, array: Array) -> Any:
         """Return an array of the device with the values of one of numpy; anything else as CuPy makes of it."""
@@ -116,11 +249,19 @@ class ToCupy:
         ring = self._pinned() if is_large and array.dtype.isnative else None
         if ring is None:
             return self._cupy.asarray(array)
+        try:
+            made = self._empty_like(array)
+        except MemoryError:  # what was brought ahead takes room, too
+            self.ahead.forget()
+            made = self._empty_like(array)
+        self.ahead.fill(ring, made, flat(array))
+        return made
+
+    def _empty_like(self, array: Array) -> Any:
         order = "C" if array.flags.c_contiguous else "F"
         made = self._cupy.empty(array.shape, dtype=array.dtype, order=order)
         # What the stream of the library has still to do with this memory comes first.
         self._cupy.cuda.get_current_stream().synchronize()
-        ring.fill(made, array)
         return made
 
     def _pinned(self) -> Ring | None:
@@ -130,3 +271,9 @@ class ToCupy:
             except self._cupy.cuda.runtime.CUDARuntimeError:
                 self._is_refused = True  # as much as may be pinned is pinned already: it is only slower
         return self._ring
+
+
+@cache
+def to_cupy() -> ToCupy:
+    """Return what makes arrays of CuPy in this process, which computes on one device."""
+    return ToCupy(import_module("cupy"))

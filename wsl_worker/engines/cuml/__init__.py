@@ -24,7 +24,7 @@ from sklearn_wsl_gpu.support.cuml import RELEASE, TABLE
 from wsl_worker.engines import scores
 from wsl_worker.engines.base import DeviceLost, Engine
 from wsl_worker.engines.devices import count_gpus
-from wsl_worker.engines.staging import LEAST_BYTES
+from wsl_worker.engines.staging import LEAST_BYTES, Ahead, to_cupy
 
 #: Distributions that hold cuML: the wheels for a version of CUDA, and conda's.
 _DISTRIBUTIONS = ("cuml-cu13", "cuml-cu12", "cuml")
@@ -99,6 +99,10 @@ class CumlEngine(Engine):
         return None
 
     @property
+    def ahead(self) -> Ahead:
+        return to_cupy().ahead
+
+    @property
     def estimators(self) -> frozenset[str]:
         return frozenset(name for name in TABLE if "." not in name or name in third_party.installed())
 
@@ -141,6 +145,7 @@ class CumlEngine(Engine):
             given = {name: self.get(value) for name, value in given.items()}
         elif _is_large(given.get("X")):
             given["X"] = self.put(given["X"])
+        self.ahead.forget()  # what was not asked for takes room on the device
         words = TABLE[row.name].objection_to_call(method, given)
         if words is not None:
             raise Unsupported(f"{row.name} by cuml: {words}.", "unsupported-by-engine")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-from wsl_worker.engines.staging import ToCupy
+from wsl_worker.engines.staging import to_cupy
 
 #: What libraries take beside the pool: their handles, and kernels that are loaded when first used.
 _RESERVE_BYTES = 512 * 2**20
@@ -48,13 +47,6 @@ def is_usable() -> bool:
     return True
 
 
-@cache
-def _sender() -> ToCupy:
-    import cupy
-
-    return ToCupy(cupy)
-
-
 def to_device(value: Any) -> Any:
     """Return an array of the device; a number array of numpy is copied there."""
-    return _sender()(value)
+    return to_cupy()(value)
