@@ -222,6 +222,13 @@ class Room:
             seconds_of(large.copy) / _BALLAST_BYTES,
         )
 
+    def _reserve(self, start: int, nbytes: int) -> None:
+        # A little at a time: a call that needs a page now waits for as much, of a thread that is behind all others.
+        for begin in range(start, start + nbytes, memory.RESERVE_CHUNK_BYTES):
+            if self._stop.is_set():
+                return
+            self.pool.segment.reserve(begin, min(memory.RESERVE_CHUNK_BYTES, start + nbytes - begin))
+
     def _make_ready(self) -> None:
         memory.step_back()
         segment = self.pool.segment
@@ -232,7 +239,7 @@ class Room:
             is_input = start == segment.geometry.input_range[0]
             with contextlib.suppress(OffloadError, OSError), numa.near(self._node if is_input else numa.UNKNOWN):
                 if not is_input or self.pool.reserves_inputs:
-                    segment.reserve(start, nbytes)
+                    self._reserve(start, nbytes)
                     if not prefault.prefault(segment, start, nbytes, self._stop):
                         continue
                 self._tell(m.Warm(self._session, 0, start, nbytes))

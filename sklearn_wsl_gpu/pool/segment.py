@@ -124,11 +124,13 @@ class Segment:
             If another thread has closed it.
         """
         chunk = memory.RESERVE_CHUNK_BYTES
-        first, last = start // chunk, (start + nbytes - 1) // chunk
+        wanted = range(start // chunk, (start + nbytes - 1) // chunk + 1)
+        if self.descriptor >= 0 and self._reserved.issuperset(wanted):
+            return  # without the lock, which a thread may hold that has stepped back behind all others
         with self._lock:
             if self.descriptor < 0:
                 raise _closed()
-            missing = [index for index in range(first, last + 1) if index not in self._reserved]
+            missing = [index for index in wanted if index not in self._reserved]
             for begin, end in _runs(missing):  # what is between them is in use
                 stop = min(end * chunk, round_up(self.geometry.file_bytes, PAGE))
                 memory.reserve(self.descriptor, begin * chunk, stop - begin * chunk)

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_wsl_gpu import DeadlineExceeded, OffloadSession, PoolTooSmall, offload, room, sessions
 from sklearn_wsl_gpu.carriers.moving import Moving
-from sklearn_wsl_gpu.pool import Geometry, Pool, Segment, numa, prefault
+from sklearn_wsl_gpu.pool import Geometry, Pool, Segment, memory, numa, prefault
 from sklearn_wsl_gpu.pool.thresholds import Thresholds
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.session import Session
@@ -200,6 +200,23 @@ def test_results_are_the_same_whether_arrays_travel_in_the_message_or_in_slots(i
                 np.testing.assert_array_equal(result, expected)
         # Of what size a result will be is only known after the first of its kind.
         assert (held.pool.counters.leases - granted <= 2) == (inline > 0)
+
+
+def test_what_is_made_ready_at_the_start_is_reserved_a_little_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    reserve = memory.reserve
+
+    def noted(descriptor: int, offset: int, nbytes: int) -> None:
+        sizes.append(nbytes)
+        reserve(descriptor, offset, nbytes)
+
+    monkeypatch.setattr(memory, "reserve", noted)
+    with offload(prefault=8 * memory.RESERVE_CHUNK_BYTES) as session:
+        StandardScaler().fit(LARGE)
+        assert _session(session).room.ready.wait(60)
+
+    assert len(sizes) >= 16
+    assert max(sizes) <= 2 * memory.RESERVE_CHUNK_BYTES
 
 
 def test_pages_of_inputs_are_made_ready_from_the_node_that_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:

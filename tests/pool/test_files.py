@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sklearn_wsl_gpu.errors import ConfigurationError
-from sklearn_wsl_gpu.pool import Geometry, Segment
+from sklearn_wsl_gpu.pool import Geometry, Segment, memory
 from sklearn_wsl_gpu.pool.layout import DATA_OFFSET
 from sklearn_wsl_gpu.pool.memory import RESERVE_CHUNK_BYTES
 
@@ -106,6 +107,32 @@ def test_it_takes_no_space_before_it_is_used(tmp_path: Path) -> None:
         if os.name == "posix":
             assert about.st_blocks * 512 < 2**24
     finally:
+        segment.close()
+
+
+def test_who_needs_what_is_reserved_does_not_wait_for_who_reserves_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # That may be a thread that has stepped back behind all others, on a machine that is busy.
+    segment = Segment.create(GEOMETRY, str(tmp_path), named=True)
+    segment.reserve(DATA_OFFSET, RESERVE_CHUNK_BYTES)
+    begun, ended, reserve = threading.Event(), threading.Event(), memory.reserve
+
+    def slowly(*args: int) -> None:
+        begun.set()
+        ended.wait(60)
+        reserve(*args)
+
+    monkeypatch.setattr(memory, "reserve", slowly)
+    other = threading.Thread(target=segment.reserve, args=(DATA_OFFSET + RESERVE_CHUNK_BYTES, RESERVE_CHUNK_BYTES))
+    other.start()
+    try:
+        assert begun.wait(60)
+        segment.reserve(DATA_OFFSET, RESERVE_CHUNK_BYTES)
+        assert other.is_alive()
+    finally:
+        ended.set()
+        other.join()
         segment.close()
 
 
