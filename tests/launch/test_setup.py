@@ -214,6 +214,18 @@ def test_where_a_distribution_lacks_something_it_is_said_what_to_install(
     assert words in capfd.readouterr().err
 
 
+def test_a_driver_that_hangs_is_not_taken_for_none(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(setup, "_LOOK_SECONDS", 2.0)
+    machine.program("python3", 'echo "3.12"')
+    machine.program("nvidia-smi", "exec sleep 1000")
+
+    assert main(["setup", "--dry-run"]) == 0
+    assert "It gets no cuML: nvidia-smi does not end. Restart" in capfd.readouterr().out
+    machine.shut_down()
+
+
 @pytest.mark.parametrize("source", ["dist/none.whl", r"dist\none.whl", "none.whl", "./none"])
 def test_a_wheel_that_is_nowhere_is_refused_before_anything_is_done(
     source: str, machine: Machine, capfd: pytest.CaptureFixture[str]
