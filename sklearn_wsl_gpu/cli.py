@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import json
 import os
 import re
@@ -33,6 +35,19 @@ def act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
 
     It is 130 after Ctrl-C, as a shell says it.
     """
+    try:
+        try:
+            return _act(parser, arguments)
+        finally:
+            with contextlib.suppress(ValueError):  # a program that was run may have closed it
+                print(end="", flush=True)  # or Python does it at its end, and complains
+    except OSError:
+        if not _is_cut_off():
+            raise
+        return _CUT_OFF
+
+
+def _act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     options = parser.parse_args(arguments)
     try:
         code: int = options.act(options)
@@ -44,6 +59,22 @@ def act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         return 130
     return code
 
+
+def _is_cut_off() -> bool:
+    """Tell whether nobody reads what is printed any more, as behind ``| head -1``; the rest of it is forgotten then."""
+    try:
+        print(flush=True)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EINVAL):  # the latter is what Windows says
+            raise
+        # At its end Python would write what is left to the pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+#: As a shell says it of a program that was ended by SIGPIPE.
+_CUT_OFF = 141
 
 RUN_USAGE = "%(prog)s (script.py | -m MODULE | -c CODE) [ARGUMENT ...]"
 
@@ -285,10 +316,6 @@ def _status(options: argparse.Namespace) -> int:
             print(f"{clear}{text}", flush=True)
             time.sleep(_WATCH_SECONDS)
     except KeyboardInterrupt:
-        return 0
-    except BrokenPipeError:
-        # Nobody reads any more; at its end Python would write what is left to the pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 

@@ -137,7 +137,8 @@ def _attributes(row: Row, estimator: Any, method: str, fitted: bool) -> dict[str
     if fresh and not found.get("warm_start", False):
         found = {name: value for name, value in found.items() if name in row.initial_names}
     if isinstance(row, Graph) and not fitted:
-        found[row.parts] = [(one[0], _unfitted(one[1]), *one[2:]) for one in found[row.parts]]
+        if row.parts:
+            found[row.parts] = [(one[0], _unfitted(one[1]), *one[2:]) for one in found[row.parts]]
         if row.rest:
             found[row.rest] = _unfitted(found[row.rest])
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,16 @@ def reason_to_split(settings: Settings, row: Row, estimator: Any, data: Any, *, 
         return Reason("not-included", f"Not all parts of {row.name} are in include.")
     if settings.exclude is not None and not names.isdisjoint(settings.exclude):
         return Reason("excluded", f"A part of {row.name} is in exclude.")
-    return next((why for own, part in parts if (why := _reason_of(row, own, part)) is not None), None)
+    found = (why for own, part in parts if (why := _reason_of(row, own, part)) is not None)
+    return next(found, None) or next(_declined([(row, estimator), *parts]), None)
+
+
+def _declined(parts: Iterable[tuple[Row | None, Any]]) -> Iterator[Reason]:
+    for row, part in parts:
+        if isinstance(row, Graph) and row.declined is not None:
+            words = row.declined("fit", vars(part), ())
+            if words is not None:
+                yield Reason("unsupported-argument", f"{row.name}: {words}.")
 
 
 def _reason_of(graph: Row, row: Row | None, part: Any) -> Reason | None:

@@ -39,8 +39,6 @@ from sklearn_wsl_gpu.sockets import Wire
 _LEAST_GRANT_BYTES = 64 * 1024
 _FIRST_GRANT_BYTES = 16 * 1024 * 1024
 _MAX_MODELS = 4096
-#: A worker that lives answers sooner.
-_ALIVE_SECONDS = 1.0
 
 #: What a Failed message means here, by its code; anything else is the engine's failure.
 _FAILURES: dict[str, type[OffloadError]] = {
@@ -244,14 +242,10 @@ class Session:
                 self._abandoned.add(number, leases, gathered.lent, wire)
 
     def _send(self, number: int, inputs: Lease | None, gathered: Gathered, deadline: float | None) -> None:
-        try:
-            if inputs is not None:
-                self.moving.send(number, inputs, gathered.refs, gathered.arrays, deadline)
-            for span, ref in gathered.named:
-                self.moving.lend(number, span, ref.offset, placing.nbytes_of(ref), deadline)
-        except WorkerUnavailable:
-            self._look_for_worker()
-            raise
+        if inputs is not None:
+            self.moving.send(number, inputs, gathered.refs, gathered.arrays, deadline)
+        for span, ref in gathered.named:
+            self.moving.lend(number, span, ref.offset, placing.nbytes_of(ref), deadline)
 
     def _lease_input(self, gathered: Gathered, deadline: float | None) -> Lease:
         caller = gathered.caller
@@ -314,11 +308,7 @@ class Session:
                 raise ProtocolError("The worker sent arrays without a span for them.")
             placed = [check_array_ref(ref, granted.size)[0] for ref in body.refs if not is_inline(ref)]
             end = max(ref.offset + placing.nbytes_of(ref) for ref in placed)
-            try:
-                self.moving.receive(answer.request, granted, end, deadline)
-            except WorkerUnavailable:
-                self._look_for_worker()
-                raise
+            self.moving.receive(answer.request, granted, end, deadline)
             payload = self.pool.check_reply(granted)
             lease = granted
         return body, lease, len(raw) + payload, files
@@ -332,15 +322,6 @@ class Session:
             raise
         self._give_wire(wire)
         return answer
-
-    def _look_for_worker(self) -> None:
-        # Where there is no way left, that may be because there is no worker.
-        if not self.moving.is_usable:
-            try:
-                self._ask(m.Status(self._welcome.session), time.monotonic() + _ALIVE_SECONDS)
-            except DeadlineExceeded:
-                words = f"The worker at {self.where.endpoint} does not answer; it is gone or stopped."
-                raise WorkerDied(words) from None
 
     def status(self) -> dict[str, Any]:
         """Return the worker's counters."""

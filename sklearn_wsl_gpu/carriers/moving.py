@@ -11,7 +11,7 @@ from typing import Any
 from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
 from sklearn_wsl_gpu.carriers import calibration, file, opening, shared, stream
 from sklearn_wsl_gpu.carriers.base import BACK, THERE, Ask, Carrier, CarrierFailed, Unsettled
-from sklearn_wsl_gpu.errors import ProtocolError, WorkerUnavailable
+from sklearn_wsl_gpu.errors import DeadlineExceeded, ProtocolError, WorkerDied, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Lease, Pool, placing
 from sklearn_wsl_gpu.pool.layout import SPAN_HEADER_BYTES
 from sklearn_wsl_gpu.pool.placing import Array
@@ -20,6 +20,8 @@ from sklearn_wsl_gpu.protocol import messages as m
 
 #: Pieces of memory that are smaller are gathered, so that each need not be sent by itself.
 _GATHERED_BYTES = 64 * 1024
+#: A worker that is there answers sooner.
+_ALIVE_SECONDS = 1.0
 
 
 class Moving:
@@ -181,7 +183,7 @@ class Moving:
         Raises
         ------
         WorkerUnavailable
-            If no carrier does.
+            If no carrier does, or the worker is gone.
         DeadlineExceeded
             If the deadline passes first.
         """
@@ -265,7 +267,15 @@ class Moving:
             except Unsettled as error:
                 self._demote(carrier, str(error))
                 raise
+        self._look_for_worker()
         raise self._no_way()
+
+    def _look_for_worker(self) -> None:
+        # That there is no way left may be because there is no worker; then that is what is to be told.
+        try:
+            self._ask(m.Status(b""), time.monotonic() + _ALIVE_SECONDS)
+        except DeadlineExceeded:
+            raise WorkerDied("The worker does not answer; it is gone or stopped.") from None
 
     def _demote(self, carrier: Carrier, words: str) -> None:
         with self._lock:

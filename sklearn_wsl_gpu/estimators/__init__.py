@@ -84,7 +84,7 @@ def walk(row: Row, attributes: Mapping[str, Any]) -> Iterator[tuple[Row | None, 
         return
     parts = row.parts_of(attributes)
     if parts is None:
-        yield None, attributes.get(row.parts)
+        yield None, attributes.get(row.parts or row.rest)
     for part in parts or ():
         own = row_of(type(part))
         yield own, part

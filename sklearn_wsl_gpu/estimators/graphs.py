@@ -1,6 +1,20 @@
 """Rows for estimators that are made of others."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from sklearn_wsl_gpu.estimators.row import Graph
+
+
+def _decline_calibration(method: str, parameters: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> str | None:
+    if parameters.get("method") == "isotonic":
+        return "what an isotonic calibration has found does not travel"
+    if not isinstance(parameters.get("cv"), (int, type(None))):
+        return "it is split here by the cv that it was given"
+    return None
+
 
 ROWS = (
     Graph(
@@ -23,5 +37,11 @@ ROWS = (
         "fit fit_transform transform",
         parts="transformers",
         rest="remainder",
+    ),
+    Graph(
+        "sklearn.calibration.CalibratedClassifierCV",
+        "fit predict predict_proba",
+        rest="estimator",
+        declined=_decline_calibration,
     ),
 )

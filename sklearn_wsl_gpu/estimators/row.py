@@ -178,9 +178,9 @@ class Graph(Row):
     ----------
     parts : str
         Parameter that holds its parts: a list of tuples whose second item is an estimator, or a word such as
-        ``"passthrough"``.
+        ``"passthrough"``; empty for none.
     rest : str
-        Parameter that holds one more part; empty for none.
+        Parameter that holds one more part, or the only one; empty for none.
     fits_parts : bool
         Whether ``fit`` fits the very objects that `parts` holds, and not clones of them.
     relists_parts : bool
@@ -207,6 +207,9 @@ class Graph(Row):
 
     def parts_of(self, attributes: Mapping[str, Any]) -> list[Any] | None:
         """Return the estimators among its parts; None if they are not what a worker can take."""
+        if not self.parts:
+            only = attributes.get(self.rest)
+            return None if only is None else [only]
         entries = attributes.get(self.parts)
         if not isinstance(entries, list) or not all(isinstance(one, tuple) and len(one) > 1 for one in entries):
             return None

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
+from sklearn import calibration
 from sklearn._loss import HalfPoissonLoss
 from sklearn.metrics import _dist_metrics
 from sklearn.neighbors import BallTree, KDTree
@@ -29,11 +30,12 @@ from sklearn_wsl_gpu.estimators import GRAPHS, ROWS, Row
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.state import checks, scorers, splits, tables
 
-#: Estimators that only occur inside the fitted state of others; a ColumnTransformer passes columns through by a
-#: FunctionTransformer without a function.
+#: Estimators that only occur inside the fitted state of others, and what CalibratedClassifierCV makes of them; a
+#: ColumnTransformer passes columns through by a FunctionTransformer without a function.
 _PARTS = (
     DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeRegressor, LabelEncoder, LabelBinarizer,
-    FunctionTransformer,
+    FunctionTransformer, calibration._CalibratedClassifier, calibration._SigmoidCalibration,
+    *([calibration._TemperatureScaling] if hasattr(calibration, "_TemperatureScaling") else []),  # from 1.8 on
 )  # fmt: skip
 
 #: Attributes that belong to this process and do not travel: what `set_output`, `set_fit_request` and

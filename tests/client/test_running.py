@@ -46,6 +46,31 @@ def _report(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return _do(home, *_COMMANDS["command"][:-1], "report", *options)
 
 
+@pytest.mark.parametrize("words", ["--help", "worker status", "worker status --json", "run -c print(1)", "doctor"])
+def test_a_command_that_nobody_reads_any_more_ends_without_a_word(words: str, home: Path) -> None:
+    command = [*_COMMANDS["command"][:-1], *words.split()]
+    pipe = subprocess.PIPE
+    # What a program writes itself to such a pipe is its own affair: here it is written at its end.
+    environment = {**os.environ, "HOME": str(home), "PYTHONUNBUFFERED": ""}
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, said = process.communicate(timeout=100)
+
+    assert (process.returncode, said) == (141, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+def test_a_full_disk_is_no_reader_that_has_gone(home: Path) -> None:
+    command = [*_COMMANDS["command"][:-1], "worker", "status"]
+    environment = {**os.environ, "HOME": str(home), "PYTHONUNBUFFERED": ""}
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, check=False)
+
+    assert ran.returncode not in (0, 141)
+    assert b"No space left on device" in ran.stderr
+
+
 def _saved(home: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(_report(home, "--json").stdout)
     return found

@@ -12,13 +12,17 @@ import pandas as pd
 import polars as pl
 import pytest
 import scipy.sparse
+from sklearn import calibration
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import StratifiedKFold
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import (
@@ -28,7 +32,7 @@ from sklearn.preprocessing import (
     PolynomialFeatures,
     StandardScaler,
 )
-from sklearn.svm import SVC
+from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from sklearn_wsl_gpu import offload
@@ -114,6 +118,27 @@ GRAPHS_OF_ALL_KINDS: dict[str, tuple[Callable[[], Any], Any, Any]] = {
         ),
         X,
         CLASSES,
+    ),
+    "a calibration": (lambda: CalibratedClassifierCV(SVC(), cv=3), X, CLASSES),
+    "a calibration of two classes": (lambda: CalibratedClassifierCV(LinearSVC(random_state=0)), X, CLASSES > 1),
+    "a calibration of the whole": (
+        lambda: CalibratedClassifierCV(RandomForestClassifier(4, random_state=0), ensemble=False), X, WORDS,
+    ),
+    "a calibration of a pipeline": (
+        lambda: CalibratedClassifierCV(make_pipeline(StandardScaler(), LogisticRegression())), FRAME, CLASSES,
+    ),
+    "a calibration in a pipeline": (
+        lambda: make_pipeline(StandardScaler(), CalibratedClassifierCV(GaussianNB())), X, CLASSES,
+    ),
+    **(
+        {
+            "a temperature": (lambda: CalibratedClassifierCV(SVC(), method="temperature"), X, CLASSES),
+            "a temperature of probabilities": (
+                lambda: CalibratedClassifierCV(GaussianNB(), method="temperature", ensemble=False), X, WORDS,
+            ),
+        }
+        if hasattr(calibration, "_TemperatureScaling")  # from scikit-learn 1.8 on
+        else {}
     ),
 }  # fmt: skip
 
@@ -256,6 +281,15 @@ IN_PARTS: dict[str, tuple[Callable[[], Any], Any, str, set[str]]] = {
                 {"StandardScaler.fit_transform", "Ridge.fit"}),
     "output that is configured": (lambda: make_pipeline(StandardScaler().set_output(transform="pandas"), Ridge()), X,
                                   "configured-part", {"StandardScaler.fit_transform", "Ridge.fit"}),
+    "a calibration that does not travel": (lambda: CalibratedClassifierCV(SVC(), method="isotonic"), X,
+                                           "unsupported-argument", {"LabelEncoder.fit", "SVC.fit"}),
+    "a calibration with its own splits": (lambda: CalibratedClassifierCV(SVC(), cv=StratifiedKFold(3)), X,
+                                          "unsupported-argument", {"LabelEncoder.fit", "SVC.fit"}),
+    "a calibration of what it chooses": (CalibratedClassifierCV, X,
+                                         "unsupported-part", {"LabelEncoder.fit", "LinearSVC.fit"}),
+    "a calibration in a pipeline that does not travel": (
+        lambda: make_pipeline(StandardScaler(), CalibratedClassifierCV(SVC(), method="isotonic")), X,
+        "unsupported-argument", {"StandardScaler.fit_transform", "LabelEncoder.fit", "SVC.fit"}),
 }  # fmt: skip
 
 
@@ -271,7 +305,7 @@ def test_with_an_unsupported_part_the_others_are_offloaded_singly(name: str) -> 
 
     calls = session.report().calls
     assert first_difference(local, found, "result") is None
-    assert {(call.where, call.reason and call.reason.code) for call in calls if call.estimator == "Pipeline"} == {
+    assert {(call.where, call.reason and call.reason.code) for call in calls if call.estimator in GRAPHS} == {
         ("in parts", code)
     }
     fits = {f"{call.estimator}.{call.method}" for call in calls if call.where == "worker" and "fit" in call.method}

@@ -14,7 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import get_scorer
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import Pipeline
 
 from sklearn_wsl_gpu.errors import Unsupported
 from sklearn_wsl_gpu.estimators import GRAPHS, METHODS, ROWS
@@ -155,13 +161,40 @@ def test_a_graph_stays_on_the_device_and_gives_what_it_gives_here(name: str, lab
     binding = Binding([make_engine()])
     local = GRAPHS_HERE[name]().fit(X, labels)
 
-    model = binding.load(GRAPHS["Pipeline"], objects.carried_attributes(GRAPHS_HERE[name]()))
+    model = binding.load(GRAPHS[type(local).__name__], objects.carried_attributes(GRAPHS_HERE[name]()))
     binding.call(model, "fit", [X, labels], {})
 
     assert_same(binding.call(model, "predict", [X], {}), local.predict(X))
     np.testing.assert_allclose(binding.call(model, "predict_proba", [X], {}), local.predict_proba(X), rtol=1e-5)
     assert binding.call(model, "score", [X, labels], {}) == local.score(X, labels)
-    np.testing.assert_allclose(model[-1].coef_, local[-1].coef_, rtol=1e-4, atol=1e-8)
+    if isinstance(local, Pipeline):
+        np.testing.assert_allclose(model[-1].coef_, local[-1].coef_, rtol=1e-4, atol=1e-8)
+
+
+CLASSIFIERS = [LogisticRegression(), GaussianNB(), LinearDiscriminantAnalysis(), RidgeClassifier()]
+
+
+@pytest.mark.parametrize("ensemble", [True, False])
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("classifier", CLASSIFIERS, ids=repr)
+def test_a_temperature_is_found_as_here_by_a_classifier_on_the_device(
+    classifier: Any, count: int, ensemble: bool
+) -> None:
+    binding, labels = Binding([make_engine()]), np.minimum(CLASSES, count - 1)
+    template = CalibratedClassifierCV(classifier, method="temperature", cv=3, ensemble=ensemble)
+    local = clone(template).fit(X, labels)
+    row, facts = GRAPHS["CalibratedClassifierCV"], facts_of(GRAPHS["CalibratedClassifierCV"], "fit", [X, labels], {})
+    assert binding.support(Request(row, "fit", template.get_params(deep=False), facts)) is None
+
+    model = binding.load(row, objects.carried_attributes(clone(template)))
+    binding.call(model, "fit", [X, labels], {})
+
+    np.testing.assert_allclose(binding.call(model, "predict_proba", [X], {}), local.predict_proba(X), rtol=1e-5)
+    assert_same(binding.call(model, "predict", [X], {}), local.predict(X))
+    for one, other in zip(model.calibrated_classifiers_, local.calibrated_classifiers_, strict=True):
+        assert type(one.calibrators[0].beta_) is type(other.calibrators[0].beta_)
+        np.testing.assert_allclose(one.calibrators[0].beta_, other.calibrators[0].beta_, rtol=1e-5)
+        assert type(vars(one.estimator)["classes_"]) is np.ndarray
 
 
 @pytest.mark.parametrize("function", ["fit_and_score", "fit_and_predict"])

@@ -18,6 +18,7 @@ import pytest
 import scipy.sparse
 import sklearn
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.kernel_approximation import Nystroem
@@ -172,6 +173,22 @@ class TestOnTheCpu:
         assert type(remote[0]) is StandardScaler
         assert [(call.estimator, call.engine) for call in session.report().calls] == [("Pipeline", "array_api")] * 2
         assert b"wsl" not in pickle.dumps(remote)
+
+    def test_a_calibration_is_one_call(self) -> None:
+        words = np.array(["red", "green", "blue"])[Y]
+        for labels in (Y, words):
+            local = CalibratedClassifierCV(LogisticRegression(), method="temperature").fit(X, labels)
+            with _offloaded() as session:
+                remote = CalibratedClassifierCV(LogisticRegression(), method="temperature").fit(X, labels)
+                predicted, found = remote.predict_proba(X), remote.predict(X)
+
+            np.testing.assert_allclose(predicted, local.predict_proba(X), rtol=1e-5)
+            assert_same(found, local.predict(X))
+            assert {(call.estimator, call.engine) for call in session.report().calls} == {
+                ("CalibratedClassifierCV", "array_api")
+            }
+            assert type(remote.calibrated_classifiers_[0].estimator) is LogisticRegression
+            assert not any(name in pickle.dumps(remote) for name in (b"wsl", b"torch"))
 
     def test_a_search_is_one_call_and_finds_what_it_finds_here(self) -> None:
         grid = {"logisticregression__C": [0.1, 1]}

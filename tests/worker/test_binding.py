@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
@@ -110,6 +111,8 @@ GRAPHS_HERE: dict[str, Any] = {
         make_column_transformer((StandardScaler(), [0, 1]), ("passthrough", [2]), remainder=PCA(1)),
         LogisticRegression(),
     ),
+    "calibrated": lambda: CalibratedClassifierCV(make_pipeline(StandardScaler(), LogisticRegression()), cv=3),
+    "calibrated as a whole": lambda: CalibratedClassifierCV(LogisticRegression(), cv=3, ensemble=False),
     "in itself": lambda: make_pipeline(make_pipeline(StandardScaler(), PCA(2)), LogisticRegression()),
 }
 
