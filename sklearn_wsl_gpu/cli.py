@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -49,6 +50,8 @@ def act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
 
 def _act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     options = parser.parse_args(arguments)
+    if options.act is not _run and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a path, or a message of Windows, may have what its encoding has not
     try:
         code: int = options.act(options)
     except OffloadError as error:

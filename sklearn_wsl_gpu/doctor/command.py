@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,8 +26,6 @@ def show(arguments: dict[str, Any], as_json: bool, mask: bool) -> int:
     mask : bool
         Whether names of users are left out.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a message of Windows may have what a pipe's encoding has not
     names = printing.own_names() if mask else None
     rows = []
     width = shutil.get_terminal_size((120, 24)).columns

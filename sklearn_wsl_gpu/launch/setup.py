@@ -25,6 +25,7 @@ _PACKAGE = "sklearn-wsl-gpu"
 #: NVIDIA, "RAPIDS Platform Support".
 _EXTRAS = ((580, 7.5, "cuml-cu13"), (535, 7.0, "cuml-cu12"))
 _LOOK_SECONDS = 120.0
+_HANGS = "no cuML: nvidia-smi does not end. Restart this side (of a worker in WSL: wsl --shutdown), and run this again"
 _PYTHONS = ("python3", "python3.13", "python3.12", "python3.11")
 _VERSION_SCRIPT = b"import sys; print('%d.%d' % sys.version_info[:2])"
 #: What is installed in the environment, and whether it can be imported.
@@ -160,7 +161,8 @@ def setup(distribution: str | None, source: str | None, dry_run: bool, say: Call
     venv = f"{home}/{wsl.VENV}"
     python = f"{venv}/bin/python"
     say(f"The worker's environment is {venv} in {place.distribution or 'this system'}.")
-    extra, why = extra_for(_gpus(place))
+    gpus = _gpus(place)
+    extra, why = ("", _HANGS) if gpus is None else extra_for(gpus)
     say(f"It gets {why}.")
     digest = ""
     if source is not None and is_here:
@@ -186,10 +188,13 @@ def setup(distribution: str | None, source: str | None, dry_run: bool, say: Call
     return python
 
 
-def _gpus(place: Place) -> str:
+def _gpus(place: Place) -> str | None:
+    """Return what ``nvidia-smi`` prints; nothing if there is none, and None if it does not end."""
     query = ("--query-gpu=driver_version,compute_cap", "--format=csv,noheader")
     for program in ("/usr/lib/wsl/lib/nvidia-smi", "nvidia-smi"):
         done = place.look(program, *query)
+        if done.timed_out:
+            return None
         if not done.code:
             return done.out
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,11 +156,14 @@ def test_what_else_is_looked_at_on_windows() -> None:
     assert "another scanner" in surroundings.judge_antivirus(False, "C:\\pool").evidence
 
 
-def test_the_hint_about_scanners_names_the_directory_that_pools_lie_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "directory_of", {None: "C:\\Users\\me\\pools", "D:\\here": "D:\\here"}.get)
+def test_the_hint_about_scanners_names_the_directory_that_pools_lie_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, named = r"C:\Users\ada\pools", str(tmp_path)
+    monkeypatch.setattr(memory, "directory_of", {None: usual, named: named}.get)
 
-    assert r"exclude C:\Users\me\pools (" in surroundings.look_at_antivirus(Circumstances({}, False)).remedy
-    assert r"exclude D:\here (" in surroundings.look_at_antivirus(Circumstances({"pool_dir": r"D:\here"}, False)).remedy
+    for arguments, directory in (({}, usual), ({"pool_dir": named}, named)):
+        assert f"exclude {directory} (" in surroundings.look_at_antivirus(Circumstances(arguments, False)).remedy
 
 
 def _rows(text: str) -> dict[str, dict[str, Any]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 import sys
 import zipfile
 from importlib.metadata import distribution, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,6 +216,18 @@ def test_where_a_distribution_lacks_something_it_is_said_what_to_install(
     assert words in capfd.readouterr().err
 
 
+def test_a_driver_that_hangs_is_not_taken_for_none(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(setup, "_LOOK_SECONDS", 2.0)
+    machine.program("python3", 'echo "3.12"')
+    machine.program("nvidia-smi", "exec sleep 1000")
+
+    assert main(["setup", "--dry-run"]) == 0
+    assert "It gets no cuML: nvidia-smi does not end. Restart" in capfd.readouterr().out
+    machine.shut_down()
+
+
 @pytest.mark.parametrize("source", ["dist/none.whl", r"dist\none.whl", "none.whl", "./none"])
 def test_a_wheel_that_is_nowhere_is_refused_before_anything_is_done(
     source: str, machine: Machine, capfd: pytest.CaptureFixture[str]
@@ -224,6 +238,20 @@ def test_a_wheel_that_is_nowhere_is_refused_before_anything_is_done(
     assert said == ""
     assert f"There is no {source}. Name a wheel" in error
     assert machine.asked == []
+
+
+def test_a_name_that_the_encoding_of_a_pipe_has_not_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def show(*arguments: Any) -> str:
+        arguments[-1]("/home/Jörg")
+        return "/home/Jörg/python"
+
+    monkeypatch.setattr(setup, "setup", show)
+    printed = io.BytesIO()
+    with io.TextIOWrapper(printed, "ascii") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert main(["setup", "--dry-run"]) == 0
+
+        assert printed.getvalue().split() == b"/home/J?rg Nothing was changed.".split()
 
 
 def test_ctrl_c_ends_it_in_words(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
