@@ -58,6 +58,8 @@ class Room:
         self._growing = threading.Lock()
         #: Numbers of segments that a worker may have attached and nobody uses.
         self._unsure: list[int] = []
+        #: Leases that there had been when the worker's own memory was given back.
+        self._trimmed = -1
         self._stop = threading.Event()
         self._wishes: SimpleQueue[int] = SimpleQueue()
         #: Set when the pages that are made ready at the start are so on both sides, or cannot be.
@@ -106,6 +108,7 @@ class Room:
                     self._tell(m.Detach(self._session, number))
                 given += segment.geometry.pool_bytes
                 segment.close()
+            self._trim_there()
             return given + self.pool.trim(self._ready_bytes)
 
     def wish(self, nbytes: int) -> None:
@@ -122,6 +125,20 @@ class Room:
     def _tell(self, message: m.Message, deadline: float | None = None, body: bytes = b"") -> m.Message:
         patience = time.monotonic() + _ANSWER_SECONDS
         return self._ask(message, patience if deadline is None else min(deadline, patience), body)
+
+    def _trim_there(self) -> None:
+        leases = self.pool.counters.leases
+        # What the worker has as its own it cannot trim by itself: only here it is known what is leased.
+        if self._moving.is_shared or self._trimmed == leases or not self.pool.rest(True):
+            return
+        try:
+            with contextlib.suppress(OffloadError):
+                if isinstance(self._tell(m.Detach(self._session, 0)), m.Done):
+                    self._trimmed = leases
+                    for start, nbytes in prefault.first_runs(self.pool.segment.geometry, self._ready_bytes):
+                        self._tell(m.Warm(self._session, 0, start, nbytes))
+        finally:
+            self.pool.rest(False)
 
     def _find(self, nbytes: int, attempt: Callable[[], Lease | None], deadline: float | None) -> Lease | None:
         found = attempt()

@@ -152,6 +152,12 @@ class Doors:
         limit = _DESERTED_SECONDS if session not in self._files else _DESERTED_FILES_SECONDS
         return account is not None and min(silence, time.monotonic() - account.alone_since) > limit
 
+    def empty(self, session: int) -> None:
+        """Give the worker's own memory of a session's first segment back to the system."""
+        account = self._bulk.account(session)
+        if account is not None:
+            account.segments[0].empty()
+
     def drop(self, session: int, number: int) -> None:
         """Let go of a segment."""
         if session in self._files:

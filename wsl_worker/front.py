@@ -311,12 +311,17 @@ class Front:
             session.add_segment(number, accepted.descriptor, accepted.geometry, accepted.own)
             scheduler.attach_segment(session, number)
             return m.Attached(number, accepted.carriers)
-        if number not in session.descriptors or (number == 0 and isinstance(message, m.Detach)):
+        is_first = number == 0 and isinstance(message, m.Detach)
+        if number not in session.descriptors or (is_first and number not in session.mirrors):
             raise ProtocolError(f"This session's pool has no segment of number {number} to do that with.")
         if isinstance(message, m.Detach):
             scheduler.tell_of_segment("drop_segment", session, number)
-            session.drop_segment(number)
-            self._doors.drop(session.number, number)
+            if is_first:
+                self._doors.empty(session.number)
+                scheduler.attach_segment(session, number)
+            else:
+                session.drop_segment(number)
+                self._doors.drop(session.number, number)
         else:
             scheduler.tell_of_segment("warm", session, number, message.start, message.nbytes)
             self._doors.warm(session.number, number, message.start, message.nbytes)

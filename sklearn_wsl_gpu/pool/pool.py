@@ -281,24 +281,22 @@ class Pool:
             return {} if len(self._queue) else self._regions.pop_idle()  # somebody waits for what is free now
 
     def trim(self, spare: int) -> int:
-        """Give the memory of what is not leased back to the system.
-
-        Parameters
-        ----------
-        spare : int
-            Bytes at the beginning of the input slots, and of the output slots, that stay as they are.
-
-        Returns
-        -------
-        nbytes : int
-            Bytes whose memory was given back.
-        """
+        """Give the memory of what is not leased back to the system, and return how much that was; see `Region.trim`."""
         with self._changed:
             self._drain()
             if self._closed:
                 return 0
             # Under the lock, so that nothing is leased meanwhile.
             return sum(region.trim(spare) for region in self._regions.values())
+
+    def rest(self, rests: bool) -> bool:
+        """Let nothing be leased in the first segment for the moment, or again; tell whether nothing is, nor will be."""
+        with self._changed:
+            self._drain()
+            first = self._regions[0]
+            first.rests = rests and not self._closed and not first.allocator.used
+            self._changed.notify_all()
+            return first.rests
 
     def close(self) -> None:
         """Wake all who wait with an error, and drop the memory; kept results stay valid."""

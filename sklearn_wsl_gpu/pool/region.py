@@ -28,6 +28,8 @@ class Region:
         What the user keeps, by its start.
     pinned : set of int
         Starts of what is never used again.
+    rests : bool
+        Whether nothing is leased for the moment.
     """
 
     def __init__(self, number: int, segment: Segment, counters: Counters) -> None:
@@ -37,6 +39,7 @@ class Region:
         self.ledger = ledger.Ledger(segment.map, counters)
         self.kept: dict[int, SpanRef] = {}
         self.pinned: set[int] = set()
+        self.rests = False
 
     def __repr__(self) -> str:
         return f"<Region {self.number}, {self.allocator!r}, {len(self.kept)} kept>"
@@ -50,6 +53,8 @@ class Region:
         use : int
             `ledger.INPUT`, `ledger.OUTPUT` or `ledger.KEPT`.
         """
+        if self.rests:
+            return None
         if use == ledger.INPUT:
             return self.allocator.allocate_input(nbytes)
         return self.allocator.allocate_output(nbytes, may_overflow=use == ledger.OUTPUT)

@@ -178,6 +178,12 @@ class Segment:
             self._reserved.difference_update(done)
         return len(done) * chunk
 
+    def empty(self) -> None:
+        """Give the memory of all its slots back to the system; whoever has mapped it has to reserve it again."""
+        with self._lock:
+            memory.discard(self.map, DATA_OFFSET, round_up(self.geometry.file_bytes, PAGE) - DATA_OFFSET)
+            self._reserved.clear()
+
     def client_challenge(self, nonce: bytes) -> None:
         """Write what the worker has to read back."""
         self.map[CHALLENGE_OFFSET : CHALLENGE_OFFSET + CHALLENGE_BYTES] = nonce

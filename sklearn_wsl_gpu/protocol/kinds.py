@@ -102,7 +102,7 @@ class Attach(NamedTuple):
 
 
 class Detach(NamedTuple):
-    """Client: that segment is not used any more."""
+    """Client: that segment is not used any more. The first one is, but nothing lies there: empty it if it is yours."""
 
     session: bytes
     segment: int

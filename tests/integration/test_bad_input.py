@@ -378,6 +378,17 @@ def test_another_clients_session_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("running_worker")
+def test_memory_that_both_sides_share_is_not_emptied_by_the_worker() -> None:
+    with offload(fallback="raise"):
+        StandardScaler().fit(X)
+        live = sessions.live()[0]
+        answer = live._ask(m.Detach(live._welcome.session, 0))
+
+    assert isinstance(answer, m.Refused)
+    assert "no segment of number 0 to do that with" in answer.words
+
+
+@pytest.mark.usefixtures("running_worker")
 def test_a_session_that_the_worker_has_forgotten_is_opened_anew() -> None:
     with offload() as session:
         StandardScaler().fit(X)

@@ -194,6 +194,36 @@ def test_a_large_array_that_is_sent_takes_no_memory_of_this_sides_pool() -> None
         np.testing.assert_array_equal(StandardScaler().fit_transform(large), scaled)
 
 
+def _memory_of_worker(number: int) -> int:
+    found = {}
+    for path in Path(f"/proc/{number}/fd").iterdir():
+        if "memfd:sklearn_wsl_gpu" in os.readlink(path):
+            about = path.stat()
+            found[about.st_ino] = about.st_blocks * 512
+    return sum(found.values())
+
+
+def test_a_worker_gives_the_memory_back_that_nothing_lies_in() -> None:
+    large = np.tile(LARGE, (10, 1))
+    scaled = StandardScaler().fit_transform(large)
+    with offload(carrier="stream", fallback="raise", engine="cpu", prefault=0) as session:
+        kept = StandardScaler().fit_transform(large)
+        worker = int(str(session.status()["pid"]))
+        assert _memory_of_worker(worker) > large.nbytes
+        session.shrink_pool()
+        assert _memory_of_worker(worker) > large.nbytes, "what is kept was not to be leased anew meanwhile"
+        np.testing.assert_array_equal(kept, scaled)
+
+        del kept
+        gc.collect()
+        session.shrink_pool()
+
+        assert _memory_of_worker(worker) < large.nbytes / 4
+        for _ in range(2):
+            np.testing.assert_array_equal(StandardScaler().fit_transform(large), scaled)
+            session.shrink_pool()
+
+
 def test_segments_are_added_while_calls_run_and_given_back() -> None:
     settings: dict[str, Any] = {"slot_bytes": 2**21, "slots": (1, 1, 1), "pool_limit": 2**27}
     with offload(carrier="stream", fallback="raise", engine="cpu", **settings) as session:

@@ -529,6 +529,23 @@ def test_what_is_not_leased_goes_back_to_the_system_and_can_be_leased_again() ->
         kept.release()
 
 
+def test_while_a_pool_rests_callers_wait_and_then_get_their_room(pool: Pool) -> None:
+    held = pool.lease_output(PAGE)
+    assert not pool.rest(True), "something is leased"
+    held.release()
+    assert pool.rest(True)
+    assert pool.try_lease_input(PAGE) is None
+    assert pool.try_lease_kept(PAGE) is None
+    thread = threading.Thread(target=lambda: pool.lease_input(LARGEST).release())
+    thread.start()
+    _until(lambda: _waiting(pool) == 1)
+
+    pool.rest(False)
+
+    thread.join()
+    pool.lease_input(PAGE, _now()).release()
+
+
 def test_a_more_urgent_caller_is_granted_room_before_those_who_wait_already(pool: Pool) -> None:
     everything = pool.lease_input(LARGEST)
     served: list[str] = []
