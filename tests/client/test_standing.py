@@ -20,7 +20,7 @@ from sklearn_wsl_gpu import sessions, standing
 from sklearn_wsl_gpu.cli import main
 from sklearn_wsl_gpu.context import offload
 from sklearn_wsl_gpu.launch import starting
-from tests.integration.tools import until
+from tests.integration.tools import has_ended, until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a worker runs on Linux")
 
@@ -77,7 +77,7 @@ def test_a_worker_is_started_used_shown_and_stopped(keys: str, capsys: pytest.Ca
     assert "  pool of 4 slots of 8 MiB, as asked" in words
 
     assert main(["worker", "stop", "--keys", keys]) == 0
-    assert not psutil.pid_exists(worker["pid"]) or psutil.Process(worker["pid"]).status() == psutil.STATUS_ZOMBIE
+    assert has_ended(worker["pid"])
     assert main(["worker", "status", "--keys", keys]) == 1
     np.testing.assert_array_equal(kept, 0)
 
@@ -152,7 +152,7 @@ def test_a_worker_somewhere_else_is_shown_and_stopped_by_its_endpoint(
         _json(capsys, "status", "--keys", keys, "--endpoint", worker["endpoint"])["workers"][0]["pid"] == worker["pid"]
     )
     assert _json(capsys, "stop", "--keys", keys, "--endpoint", worker["endpoint"]) == {"stopped": [worker["endpoint"]]}
-    until(lambda: not psutil.pid_exists(worker["pid"]) or psutil.Process(worker["pid"]).status() == "zombie")
+    until(lambda: has_ended(worker["pid"]))
     assert main(["worker", "status", "--keys", keys, "--endpoint", "tcp://127.0.0.1:1"]) == 2
     assert "Nothing listens at tcp://127.0.0.1:1" in capsys.readouterr().err
 

@@ -20,7 +20,16 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_wsl_gpu import DeadlineExceeded, FallbackWarning, WorkerDied, offload, sessions
 from sklearn_wsl_gpu.sockets import Wire
-from tests.integration.tools import POINTS, during_a_job, kill, long_fit, standalone_worker, until
+from tests.integration.tools import (
+    POINTS,
+    during_a_job,
+    has_ended,
+    kill,
+    living_children,
+    long_fit,
+    standalone_worker,
+    until,
+)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -104,7 +113,7 @@ def test_a_worker_that_dies_between_two_calls_costs_at_most_one_of_them(who: str
         scaler = StandardScaler().fit(POINTS)
         victim = int(str(session.status()[who]))
         kill(victim)
-        until(lambda: not psutil.pid_exists(victim) or psutil.Process(victim).status() == psutil.STATUS_ZOMBIE)
+        until(lambda: has_ended(victim))
         results = [scaler.transform(POINTS[:100]) for _ in range(3)]
 
     for result in results:
@@ -251,7 +260,7 @@ def test_a_worker_ends_on_request() -> None:
     with offload() as session:
         front = int(str(session.status()["pid"]))
         session.stop_worker()
-        until(lambda: psutil.Process(front).status() == psutil.STATUS_ZOMBIE if psutil.pid_exists(front) else True)
+        until(lambda: has_ended(front))
         StandardScaler().fit(POINTS)
 
     assert session.report().offloaded == 1
@@ -281,7 +290,7 @@ def test_kills_at_random_moments_never_give_a_wrong_result() -> None:
     kills = 0
     while kills < 12:
         time.sleep(rng.uniform(0.2, 1.5))
-        own = [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+        own = living_children()
         if own:
             kill(rng.choice(own).pid)
             kills += 1

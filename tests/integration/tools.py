@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import psutil
 from sklearn.cluster import KMeans
 
 from sklearn_wsl_gpu.context import OffloadSession
@@ -63,6 +64,19 @@ def kill(number: int, how: int = KILL) -> None:
     """Send a signal to a process that may be gone."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(number, how)
+
+
+def has_ended(number: int) -> bool:
+    """Tell whether a process is gone, or has ended and waits for its parent to look."""
+    try:
+        return bool(psutil.Process(number).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def living_children() -> list[psutil.Process]:
+    """Return this process's descendants that have not ended."""
+    return [child for child in psutil.Process().children(recursive=True) if not has_ended(child.pid)]
 
 
 @contextlib.contextmanager
