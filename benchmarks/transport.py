@@ -1,9 +1,9 @@
 """What it costs to have another process compute on an array: this project against others, in one run.
 
-Contestants take turns (A B A B ...), each in a process of its own. Directly before each call a memcpy of the same
-bytes between two warm private buffers is timed, and up to 1 MB a bare ZeroMQ REQ/REP echo of 1 kB; medians of the
-ratios are printed. The work is the same for all: the worker looks at one element of each page of a float32 matrix, and
-returns the sum ("touch") or 2 X ("out"); the client looks at each page of what it gets. One element of X is changed
+Contestants take turns, in another order each round, each in a process of its own. Directly before each call a memcpy of
+the same bytes between two warm private buffers is timed, and up to 1 MB a bare ZeroMQ REQ/REP echo of 1 kB; medians of
+the ratios are printed. The work is the same for all: the worker looks at one element of each page of a float32 matrix,
+and returns the sum ("touch") or 2 X ("out"); the client looks at each page of what it gets. One element of X is changed
 before every call, so that it has to be sent. Results are checked.
 
 This project does it by two estimators (`transport_estimators/`), through all of `offload()`. Others are optional:
