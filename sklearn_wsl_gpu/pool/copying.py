@@ -20,18 +20,22 @@ _PERIOD = 64
 _TRIES = 2
 #: A second thread takes a core from somebody: it has to be worth this much.
 _WORTH = 0.8
+#: So many slow copies in a row are no accident, such as that of pages that nobody had touched yet.
+_PATIENCE = 3
 
 
 class Trials:
     """Which of two ways is faster, learnt from the copies that are made anyway: pure book-keeping.
 
     The first copies are made with one thread, the next with two, and then in the way that was faster, until some
-    time later both are tried again.
+    time later both are tried again. Two are used no more until then once they take longer than one has, some times in a
+    row: others need the cores.
     """
 
     def __init__(self) -> None:
         self._count = 0
         self._best = {1: float("inf"), 2: float("inf")}
+        self._slow = 0
 
     def next(self) -> int:
         """Return the number of threads for the next copy."""
@@ -46,6 +50,9 @@ class Trials:
     def note(self, threads: int, seconds_per_byte: float) -> None:
         """Take in what a copy has cost."""
         self._best[threads] = min(self._best[threads], seconds_per_byte)
+        self._slow = self._slow + 1 if threads == 2 and seconds_per_byte > self._best[1] else 0
+        if self._slow >= _PATIENCE:
+            self._best[2] = float("inf")
 
 
 class Copier:

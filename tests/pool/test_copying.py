@@ -36,6 +36,12 @@ def test_what_was_learnt_is_learnt_anew_from_time_to_time() -> None:
     assert _threads(trials, {1: 1.0, 2: 2.0}, 64)[-1] == 1
 
 
+def test_a_second_thread_is_not_taken_any_more_when_others_need_the_core() -> None:
+    trials = Trials()
+    assert _threads(trials, {1: 1.0, 2: 0.5}, 10)[-1] == 2
+    assert _threads(trials, {1: 1.0, 2: 1.5}, 6) == [2, 2, 2, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     "source",
     [SOURCE, np.asfortranarray(SOURCE), SOURCE[::-2, ::3], SOURCE[0], SOURCE[:1], SOURCE[:, :1], SOURCE[None, :, None]],
