@@ -58,7 +58,8 @@ def _act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
         sys.stderr.write(f"{error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("Interrupted. What was begun goes on when this is run again.\n")
+        resumed = " What was begun goes on when this is run again." if options.act is _setup else ""
+        sys.stderr.write(f"Interrupted.{resumed}\n")
         return 130
     return code
 

@@ -102,6 +102,18 @@ def test_what_is_no_endpoint_is_refused_in_words(capsys: pytest.CaptureFixture[s
         assert "argument --endpoint: endpoint must be None (a worker of this" in capsys.readouterr().err
 
 
+def test_ctrl_c_promises_nothing_that_a_command_does_not_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(standing, "start", interrupted)
+
+    assert main(["worker", "start"]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
 def test_starting_twice_leaves_the_first_worker_alone(keys: str, capsys: pytest.CaptureFixture[str]) -> None:
     first = _json(capsys, "start", "--keys", keys)
     second = _json(capsys, "start", "--keys", keys)
