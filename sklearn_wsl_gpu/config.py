@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 UNSET: Final[Any] = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 
 PREFIX = "SKLEARN_WSL_GPU_"
+_ENDPOINT = re.compile(r"tcp://(?:[^/\s:\[\]]+|\[[0-9A-Fa-f:.]+(?:%[^/\s\[\]]+)?\]):([0-9]{1,5})")
 _SLOTS = (4, 4, 8)
 #: Ways of arrays to the worker, the preferred one first.
 CARRIERS = ("shared", "stream", "file")
@@ -39,9 +40,10 @@ def _wrong(name: str, value: Any, allowed: str) -> ConfigurationError:
 def _endpoint(value: Any) -> str | None:
     if value is None or value == "":
         return None
-    found = re.fullmatch(r"tcp://[^/\s:]+:([0-9]{1,5})", value) if isinstance(value, str) else None
+    found = _ENDPOINT.fullmatch(value) if isinstance(value, str) else None
     if found is None or not 0 < int(found[1]) < 2**16:
-        raise _wrong("endpoint", value, "None (a worker of this process), or 'tcp://HOST:PORT'")
+        allowed = "None (a worker of this process), or 'tcp://HOST:PORT', where an IPv6 address stands in [ ]"
+        raise _wrong("endpoint", value, allowed)
     return found[0]
 
 

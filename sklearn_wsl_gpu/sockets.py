@@ -97,6 +97,7 @@ class Wire:
         socket.setsockopt(zmq.REQ_CORRELATE, 1)  # without it a late reply answers the wrong request
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+        socket.setsockopt(zmq.IPV6, "[" in endpoint)
         socket.curve_serverkey = keys.server_public.encode("ascii")
         socket.curve_publickey = keys.public.encode("ascii")
         socket.curve_secretkey = keys.secret.encode("ascii")

@@ -120,7 +120,11 @@ class Bulk:
     def listen(self) -> None:
         """Open the ports; may raise `OSError`."""
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        listener = socket.create_server((self._host, self._port), family=family, backlog=_MAX_STRANGERS)
+        # As ZeroMQ does: at [::] IPv4 is served, too.
+        both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        listener = socket.create_server(
+            (self._host, self._port), family=family, backlog=_MAX_STRANGERS, dualstack_ipv6=both
+        )
         self._listeners.append(listener)
         self.routes.append(["tcp", "", self.port])
         if self._vsock:

@@ -106,6 +106,7 @@ class Front:
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+        self._socket.setsockopt(zmq.IPV6, "[" in listen)
         self._socket.bind(listen)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, _READABLE)

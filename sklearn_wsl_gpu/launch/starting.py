@@ -130,7 +130,7 @@ class WorkerProcess:
         deadline = time.monotonic() + _FORWARD_SECONDS
         while True:
             try:
-                socket.create_connection((host, int(port)), 1.0).close()
+                socket.create_connection((host.strip("[]"), int(port)), 1.0).close()
                 return
             except OSError as error:
                 if time.monotonic() > deadline or self.child.poll() is not None:

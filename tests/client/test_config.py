@@ -54,6 +54,8 @@ RIGHT: dict[str, tuple[Any, str, Any]] = {
 WRONG: list[tuple[str, Any, str]] = [
     ("endpoint", "127.0.0.1:5555", "'tcp://HOST:PORT'"),
     ("endpoint", 5555, "'tcp://HOST:PORT'"),
+    ("endpoint", "tcp://::1:5555", r"an IPv6 address stands in \[ \]"),
+    ("endpoint", "tcp://[::1:5555", r"an IPv6 address stands in \[ \]"),
     ("endpoint", "tcp://127.0.0.1:65536", "'tcp://HOST:PORT'"),
     ("engine", "gpu", r"one of \['auto', 'array_api', 'cpu'"),
     ("device", "gpu", r"'auto', 'cpu', 'cuda:N' or the number N of a GPU"),

@@ -16,7 +16,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 import sklearn_wsl_gpu
-from sklearn_wsl_gpu import offload, sessions
+from sklearn_wsl_gpu import offload, sessions, standing
 from sklearn_wsl_gpu.carriers.stream import Route, Stream, connect
 from sklearn_wsl_gpu.errors import ConfigurationError
 from tests.integration.tools import standalone_worker
@@ -121,6 +121,31 @@ def test_a_worker_on_another_address_says_who_reaches_it_and_serves(tmp_path: Pa
         words = process.stderr.read()
     assert "the arrays are NOT" in words
     assert f"ssh -L {number}:127.0.0.1:{number} -L {port}:127.0.0.1:{port}" in words
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
+@pytest.mark.parametrize(("listen", "host"), [("[::1]", "[::1]"), ("[::]", "[::1]"), ("[::]", "127.0.0.1")])
+def test_a_worker_is_reached_by_ipv6_and_at_its_wildcard_by_ipv4_too(tmp_path: Path, listen: str, host: str) -> None:
+    X = np.random.default_rng(0).normal(size=(50_000, 8))
+    expected = StandardScaler().fit_transform(X)
+    keys = str(tmp_path / "keys")
+    with standalone_worker(Path(keys), "--engine", "cpu", "--listen", f"tcp://{listen}:*") as (endpoint, _):
+        address = f"tcp://{host}:{endpoint.rpartition(':')[2]}"
+        with offload(endpoint=address, keys=keys, carrier="stream", fallback="raise"):
+            np.testing.assert_array_equal(StandardScaler().fit_transform(X), expected)
+        assert [session.moving.carriers[0].name for session in sessions.live()] == ["stream (tcp)"]
+        shown = standing.status(keys, address)
+        assert shown is not None
+        assert shown["done"] == 1
+        sklearn_wsl_gpu.shutdown()
 
 
 def _addresses() -> list[str]:
