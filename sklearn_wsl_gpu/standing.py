@@ -23,6 +23,8 @@ from sklearn_wsl_gpu.waiting import describe_queue, describe_waits
 
 _READY_SECONDS = 120.0
 _STOP_SECONDS = 10.0
+#: A worker that does not answer may be about to end.
+_ENDING_SECONDS = 1.0
 _EXECUTOR_FIELDS = ("device", "pid", "ready", "broken", "done", "sessions")
 _SESSION_FIELDS = ("number", "pid", "silent_seconds", "calls", "pool", "slots", "slots_left_out", "counters")
 
@@ -79,7 +81,7 @@ def start(
     with log.open("w+b") as messages:
         process = WorkerProcess(command, {"secret": secret, "clients": clients}, messages, 0)
     process.end_input()
-    known = _note(directory, process.endpoint)
+    known = _note(directory, {"endpoint": process.endpoint, "pid": 0 if command.where else process.child.pid})
     if known is not None:
         _end(process, directory)
         return known, False
@@ -97,12 +99,12 @@ def start(
         time.sleep(0.05)
 
 
-def _note(directory: Path, endpoint: str) -> dict[str, Any] | None:
+def _note(directory: Path, worker: dict[str, Any]) -> dict[str, Any] | None:
     """Make a worker the one of a directory; return the state of another one that was started meanwhile."""
     while True:
         try:
             with _file(directory).open("x", encoding="ascii") as file:
-                json.dump({"endpoint": endpoint}, file)
+                json.dump(worker, file)
         except FileExistsError:
             known = _running_or_forgotten(directory)
             if known is not None:
@@ -138,6 +140,11 @@ def status(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
         ``number``, ``pid`` (of the client), ``silent_seconds``, ``calls``, ``pool`` (how large it is, and why),
         ``slots``, the map of its pool (see `sklearn_wsl_gpu.pool.ledger.Slot`), ``slots_left_out``, how many there are
         beyond those that fit in a report, and ``counters`` (see `sklearn_wsl_gpu.pool.counters.describe`).
+
+    Raises
+    ------
+    OffloadError
+        If nothing answers at the endpoint, or if the one that was started is there and does not answer.
     """
     directory = Path(keys or HOME)
     return _running(directory) if endpoint is None else look(endpoint, directory)
@@ -231,10 +238,33 @@ def _ask(endpoint: str, directory: Path, message: m.Message) -> m.Message:
 
 def _running(directory: Path) -> dict[str, Any] | None:
     try:
-        endpoint = str(json.loads(_file(directory).read_text("ascii"))["endpoint"])
+        noted = json.loads(_file(directory).read_text("ascii"))
+        endpoint, pid = str(noted["endpoint"]), int(noted.get("pid", 0))
+    except (OSError, ValueError, KeyError):
+        return None  # it was never started
+    try:
         return look(endpoint, directory)
-    except (OSError, ValueError, KeyError, WorkerUnavailable):
-        return None  # it was never started, or it is gone
+    except WorkerUnavailable:
+        if not _is_worker(pid):
+            return None
+        raise WorkerUnavailable(
+            f"The worker at {endpoint} (process {pid}) runs and does not answer: it is stopped, or the machine is very "
+            f"busy. Try again, let it go on (kill -CONT {pid}), or end it: kill -9 {pid}"
+        ) from None
+
+
+def _is_worker(pid: int) -> bool:
+    """Tell whether a process of this machine is a worker that is not about to end."""
+    process = _descriptor(pid) if pid else -1
+    if process < 0:
+        return False
+    try:
+        has_ended = bool(select.select([process], [], [], _ENDING_SECONDS)[0])
+        return not has_ended and b"wsl_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    finally:
+        os.close(process)
 
 
 def _running_or_forgotten(directory: Path) -> dict[str, Any] | None:

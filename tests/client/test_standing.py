@@ -155,6 +155,21 @@ def test_a_worker_that_was_killed_counts_as_none_and_another_can_be_started(
     assert _json(capsys, "start", "--keys", keys)["workers"][0]["pid"] != process.pid
 
 
+@pytest.mark.parametrize("command", ["start", "status", "stop"])
+def test_a_worker_that_does_not_answer_gets_no_other_beside_it(
+    command: str, keys: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pid = _json(capsys, "start", "--keys", keys)["workers"][0]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert main(["worker", command, "--keys", keys]) == 2
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert f"(process {pid}) runs and does not answer" in capsys.readouterr().err
+
+    assert _json(capsys, "status", "--keys", keys)["workers"][0]["pid"] == pid
+
+
 def test_a_worker_somewhere_else_is_shown_and_stopped_by_its_endpoint(
     keys: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
