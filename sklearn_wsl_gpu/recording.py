@@ -36,7 +36,8 @@ def record_remote(
     """
     (estimator, method, engine), (begin, ready, answered) = what, times
     seconds = {
-        "gather": answered - begin - reply.send_seconds - reply.wait_seconds,
+        "start": ready - begin,
+        "gather": answered - ready - reply.send_seconds - reply.wait_seconds,
         "send": reply.send_seconds,
         "compute": reply.body.seconds,
         "receive": max(reply.wait_seconds - reply.body.seconds, 0.0),
@@ -45,7 +46,7 @@ def record_remote(
     sent = len(gathered.body) + gathered.nbytes
     done = CallRecord(estimator, method, "worker", engine, None, seconds, sent, reply.nbytes)
     # A worker is started once: that is no cost of this call.
-    crossing, whole = seconds["send"] + seconds["receive"], done.total_seconds - (ready - begin)
+    crossing, whole = seconds["send"] + seconds["receive"], done.total_seconds - seconds["start"]
     measuring.note_remote(work, engine, whole, crossing, sent + reply.nbytes)
     for report in frame.reports:
         report.note_carriers(reply.ways)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from sklearn_wsl_gpu.errors import Reason
 from sklearn_wsl_gpu.tables import as_html, as_text
 
-PHASES = ("gather", "send", "compute", "receive", "adopt")
+PHASES = ("start", "gather", "send", "compute", "receive", "adopt")
 #: Older calls leave the list; the totals keep counting them.
 _MAX_CALLS = 10_000
 
@@ -33,8 +33,9 @@ class CallRecord:
     reason : Reason or None
         Why it was not done by the worker.
     seconds : dict of str to float
-        Seconds by phase: gather (decide, take apart), send (place, hand over), compute (in the engine),
-        receive (on the way back, queueing included), adopt (check, assign). Local calls have only compute.
+        Seconds by phase: start (of worker and session, where there was none yet), gather (take apart), send (place,
+        hand over), compute (in the engine), receive (on the way back, queueing included), adopt (check, assign). Local
+        calls have only compute.
     bytes_sent, bytes_received : int
         Bytes of arrays and metadata, each way.
     """

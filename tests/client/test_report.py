@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_calls_are_data_in_order() -> None:
     assert report.calls == [ON_WORKER, STAYED, ON_WORKER]
     assert (report.offloaded, report.local) == (2, 1)
     assert repr(report) == "<Report: 2 calls offloaded, 1 local>"
-    assert ON_WORKER.total_seconds == 1.25
+    assert ON_WORKER.total_seconds == 1.5
 
 
 def test_a_carrier_that_was_given_up_is_told_with_the_reason_and_one_in_use_is_data() -> None:
@@ -73,9 +74,9 @@ def test_the_table_has_a_line_for_each_kind_of_call_and_a_note_for_each_reason()
     lines = str(_report(ON_WORKER, STAYED, ON_WORKER, STAYED)).splitlines()
 
     table = [" ".join(line.split()) for line in lines]
-    assert table[0] == "call n where gather s send s compute s receive s adopt s sent received"
-    assert table[2] == "KMeans.fit 2 worker (cpu) 0.5000 0.5000 0.5000 0.5000 0.5000 5.0 MB 1.8 kB"
-    assert table[3] == "Ridge.fit 2 local (scikit-learn) [excluded] 0.0000 0.0000 1.0000 0.0000 0.0000 0 B 0 B"
+    assert table[0] == "call n where start s gather s send s compute s receive s adopt s sent received"
+    assert table[2] == "KMeans.fit 2 worker (cpu) 0.5000 0.5000 0.5000 0.5000 0.5000 0.5000 5.0 MB 1.8 kB"
+    assert table[3] == "Ridge.fit 2 local (scikit-learn) [excluded] 0.0000 0.0000 0.0000 1.0000 0.0000 0.0000 0 B 0 B"
     assert lines[4:] == ["[excluded] Ridge is in exclude."]
     assert len({len(line) for line in lines[1:2]} | {max(map(len, lines[:4]))}) == 1
 
@@ -131,6 +132,17 @@ def test_a_record_tells_phases_and_bytes(shared_worker: None) -> None:
     assert all(seconds >= 0 for seconds in record.seconds.values())
     assert X.nbytes < record.bytes_sent < X.nbytes + 10_000
     assert scaled.nbytes < record.bytes_received < scaled.nbytes + 10_000
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a worker runs on Linux")
+def test_the_start_of_a_worker_is_a_phase_of_its_own() -> None:
+    with offload() as session:
+        for _ in range(2):
+            StandardScaler().fit(X)
+    first, second = (call.seconds for call in session.report().calls)
+
+    assert first["start"] > first["gather"]  # a new process, and a look at an array
+    assert first["start"] > second["start"]
 
 
 @pytest.mark.falls_back
