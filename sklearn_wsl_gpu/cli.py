@@ -16,18 +16,15 @@ from typing import Any
 
 from sklearn_wsl_gpu.errors import OffloadError
 from sklearn_wsl_gpu.tables import as_text, size
+from sklearn_wsl_gpu.workertext import executor_line, session_lines, worker_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code: 2 for what cannot be done as asked, 1 where there is nothing to show."""
     parser = argparse.ArgumentParser(prog="sklearn-wsl-gpu", description="scikit-learn, computed by a worker.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    add_run(commands.add_parser("run", help="run a Python program offloaded", usage=RUN_USAGE))
-    _add_report(commands.add_parser("report", help="what the last run offloaded, and what not and why"))
-    _add_worker(commands.add_parser("worker", help="a worker that several programs use"))
-    _add_pool(commands.add_parser("pool", help="let the pools of a worker's clients grow or shrink"))
-    _add_setup(commands.add_parser("setup", help="install the worker: from Windows in WSL, on Linux here"))
-    _add_doctor(commands.add_parser("doctor", help="what works here, what does not, and what to do about it"))
+    for name, (add, words) in COMMANDS.items():
+        add(commands.add_parser(name, help=words))
     return act(parser, arguments)
 
 
@@ -43,9 +40,10 @@ def act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
             with contextlib.suppress(ValueError):  # a program that was run may have closed it
                 print(end="", flush=True)  # or Python does it at its end, and complains
     except OSError:
-        if not _is_cut_off():
+        code = _unheard()
+        if code is None:
             raise
-        return _CUT_OFF
+        return code
 
 
 def _act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
@@ -64,17 +62,18 @@ def _act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
     return code
 
 
-def _is_cut_off() -> bool:
-    """Tell whether nobody reads what is printed any more, as behind ``| head -1``; the rest of it is forgotten then."""
+def _unheard() -> int | None:
+    """Return the exit code where what is printed cannot be written, as behind ``| head -1``; the rest is forgotten."""
     try:
         print(flush=True)
     except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.EINVAL):  # the latter is what Windows says
-            raise
-        # At its end Python would write what is left to the pipe again.
+        # At its end Python would write what is left once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        if error.errno in (errno.EPIPE, errno.EINVAL):  # the latter is what Windows says
+            return _CUT_OFF
+        sys.stderr.write(f"What there is to show cannot be written: {error.strerror}\n")
+        return 2
+    return None
 
 
 #: As a shell says it of a program that was ended by SIGPIPE.
@@ -85,6 +84,7 @@ RUN_USAGE = "%(prog)s (script.py | -m MODULE | -c CODE) [ARGUMENT ...]"
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``run``: as python's own."""
+    parser.usage = RUN_USAGE
     parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, metavar="MODULE", help="run a module")
     parser.add_argument("-c", dest="code", nargs=argparse.REMAINDER, metavar="CODE", help="run a text of Python")
     parser.add_argument("script", nargs=argparse.REMAINDER, help="run a script, with its arguments")
@@ -272,7 +272,7 @@ def _start(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"workers": [found]}))
         return 0
-    print(_worker(found) if is_new else f"It runs already. {_worker(found)}")
+    print(worker_line(found) if is_new else f"It runs already. {worker_line(found)}")
     if is_new and not found["endpoint"].startswith(("tcp://127.", "tcp://[::1]")):
         print(standing.messages(options.keys), file=sys.stderr)  # what to know about a worker for other machines
     print(f"To use it: offload(endpoint={found['endpoint']!r}), or SKLEARN_WSL_GPU_ENDPOINT={found['endpoint']}")
@@ -333,7 +333,7 @@ def _state(options: argparse.Namespace) -> tuple[str, bool]:
     if found is None:
         return _NONE, False
     executors = found["executors"] if len(found["executors"]) > 1 else []
-    return "\n".join([_worker(found), *map(_executor, executors), *map(_session, found["sessions"])]), True
+    return "\n".join([worker_line(found), *map(executor_line, executors), *map(session_lines, found["sessions"])]), True
 
 
 #: Seconds between two looks.
@@ -346,45 +346,14 @@ _NONE = (
 )
 
 
-def _worker(found: dict[str, Any]) -> str:
-    state = "ready" if found["ready"] else found["broken"] or "starting"
-    return (
-        f"Worker at {found['endpoint']}, process {found['pid']}: {state}, "
-        f"engine {', '.join(found['engines']) or 'unknown'}, "
-        f"{len(found['sessions'])} sessions, {found['running']} calls running, {found['queued']} queued, "
-        f"{found['done']} done."
-    )
-
-
-def _executor(executor: dict[str, Any]) -> str:
-    state = "ready" if executor["ready"] else executor["broken"] or "starting"
-    return (
-        f"  on {executor['device']}, process {executor['pid']}: {state}, {executor['sessions']} sessions, "
-        f"{executor['done']} done"
-    )
-
-
-def _session(session: dict[str, Any]) -> str:
-    counters, left_out = session["counters"], session["slots_left_out"]
-    waiting = ", ".join(f"{count} {priority}" for priority, count in counters["waiting"].items() if count)
-    lines = [
-        f"\nSession {session['number']} of process {session['pid']}: {session['calls']} calls, last heard "
-        f"{session['silent_seconds']:.1f} s ago",
-        f"  pool of {session['pool']}",
-        f"  {counters['leases']} leases of {size(counters['leased_bytes'])}, at most {size(counters['peak_bytes'])} at "
-        f"once; {counters['waits']['total']} waits for room of {counters['waits']['seconds']:.1f} s; "
-        f"{waiting or 'nobody'} waiting",
-        f"  {'segment':>7}  {'slot':>4}  {'kind':7}  {'state':6}  {'size':>9}  {'used':>9}  {'age':>9}  owner",
-    ]
-    for slot in session["slots"]:
-        age = f"{slot['age']:.1f} s" if slot["used"] else "-"
-        line = (
-            f"  {slot['segment']:>7}  {slot['number']:>4}  {slot['kind']:7}  {slot['state']:6}  {size(slot['size']):>9}"
-            f"  {size(slot['used']):>9}  {age:>9}  {slot['owner']}"
-        )
-        lines.append(line.rstrip())
-    return "\n".join([*lines, *([f"  and {left_out} slots more"] if left_out else [])])
-
+COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], str]] = {
+    "run": (add_run, "run a Python program offloaded"),
+    "report": (_add_report, "what the last run offloaded, and what not and why"),
+    "worker": (_add_worker, "a worker that several programs use"),
+    "pool": (_add_pool, "let the pools of a worker's clients grow or shrink"),
+    "setup": (_add_setup, "install the worker: from Windows in WSL, on Linux here"),
+    "doctor": (_add_doctor, "what works here, what does not, and what to do about it"),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -67,8 +67,8 @@ def test_a_full_disk_is_no_reader_that_has_gone(home: Path) -> None:
     with open("/dev/full", "wb") as full:
         ran = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, check=False)
 
-    assert ran.returncode not in (0, 141)
-    assert b"No space left on device" in ran.stderr
+    assert ran.returncode == 2
+    assert ran.stderr == b"What there is to show cannot be written: No space left on device\n"
 
 
 def _saved(home: Path) -> dict[str, Any]:
@@ -161,6 +161,18 @@ def test_what_cannot_be_run_is_told(home: Path) -> None:
     assert (missing.returncode, missing.stderr) == (2, "There is no script nowhere.py.\n")
     assert nothing.returncode == 2
     assert nothing.stderr.startswith("usage: python -m sklearn_wsl_gpu (script.py | -m MODULE | -c CODE)")
+
+
+def test_python_m_does_what_the_command_does_unless_there_is_a_program_of_that_name(home: Path) -> None:
+    command = _do(home, *_COMMANDS["python -m"], "worker", "status", "--keys", str(home / "keys"))
+    (home.parent / "worker").mkdir()
+    beside = _do(home, *_COMMANDS["python -m"], "worker", "status", "--keys", str(home / "keys"))
+    (home.parent / "worker" / "__main__.py").write_text("print('a program')")
+    program = _do(home, *_COMMANDS["python -m"], "worker", "status")
+
+    assert (command.returncode, beside.returncode) == (1, 1)
+    assert command.stdout.startswith("No worker runs")
+    assert (program.returncode, program.stdout) == (0, "a program\n")
 
 
 def test_a_home_that_cannot_be_written_costs_the_report_only(home: Path) -> None:
