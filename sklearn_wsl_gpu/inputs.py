@@ -82,7 +82,9 @@ def _from_pandas(value: Any, by_column: bool) -> Any:
         if array.dtype == np.result_type(*dtypes) and not (by_column and len(set(dtypes)) > 1):
             return array
     elif all(str(dtype) in ("object", "str", "string") for dtype in dtypes):
-        return _plain(np.asarray(value), value)
+        # Before pandas 3 scikit-learn leaves "string" as it is where it makes numbers of "object".
+        if not hasattr(value, "columns") or by_column or not any(str(dtype) == "string" for dtype in dtypes):
+            return _plain(np.asarray(value), value)
     elif len(set(dtypes)) == 1 and isinstance(dtypes[0], np.dtype) and dtypes[0].kind == "b":
         return value.to_numpy()
     raise Unsupported(

@@ -51,6 +51,10 @@ UNSUPPORTED: dict[str, tuple[Any, str]] = {
         lambda: OneHotEncoder().fit(pd.DataFrame({"a": [1, 2], "b": [0.5, 1.5]})),
         "unsupported-argument",
     ),
+    "numbers as texts of pandas' own dtype": (
+        lambda: StandardScaler().fit(pd.DataFrame(X.astype(str)).astype("string")),
+        "unsupported-argument",
+    ),
     "a matrix of a kind that is not carried": (
         lambda: StandardScaler().fit(X.astype(np.longdouble)),
         "unsupported-argument",
