@@ -86,7 +86,7 @@ def _from_pandas(value: Any, by_column: bool) -> Any:
         if not hasattr(value, "columns") or by_column or not any(str(dtype) == "string" for dtype in dtypes):
             return _plain(np.asarray(value), value)
     elif len(set(dtypes)) == 1 and isinstance(dtypes[0], np.dtype) and dtypes[0].kind == "b":
-        return value.to_numpy()
+        return value.astype(bool).to_numpy()  # as scikit-learn does first, which may change the order in memory
     raise Unsupported(
         f"A pandas {type(value).__name__} with columns of {', '.join(sorted({str(dtype) for dtype in dtypes}))} is "
         "converted column by column; such a call stays local."

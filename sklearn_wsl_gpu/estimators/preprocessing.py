@@ -51,5 +51,10 @@ ROWS = (
     ),
     Row("sklearn.preprocessing.TargetEncoder", "fit transform fit_transform", by_column=True),
     Row("sklearn.preprocessing.LabelEncoder", "fit transform fit_transform inverse_transform", named=False),
-    Row("sklearn.preprocessing.LabelBinarizer", "fit transform fit_transform inverse_transform", named=False),
+    Row(
+        "sklearn.preprocessing.LabelBinarizer",
+        "fit transform fit_transform inverse_transform",
+        named=False,
+        unchecked="inverse_transform<1.8",
+    ),
 )

@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.manifold import TSNE
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import MaxAbsScaler, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import LabelBinarizer, MaxAbsScaler, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
 from sklearn_wsl_gpu import EngineError, FallbackWarning, OffloadError, Unsupported, offload
@@ -157,6 +157,23 @@ def test_what_scikit_learn_refuses_it_refuses_in_its_own_words(what: str, fallba
 
     assert type(there.value) is type(here.value)
     assert str(there.value) == str(here.value)
+
+
+@pytest.mark.falls_back
+@pytest.mark.usefixtures("shared_worker")
+def test_labels_of_a_table_come_where_this_version_of_scikit_learn_gives_them_and_else_its_error() -> None:
+    model = LabelBinarizer().fit(Y)
+    table = pd.DataFrame(model.transform(Y))
+
+    def find() -> Any:
+        try:
+            return model.inverse_transform(table)
+        except AttributeError as error:
+            return str(error)
+
+    expected = find()
+    with offload(fallback="quiet"):
+        np.testing.assert_array_equal(find(), expected)
 
 
 @pytest.mark.falls_back
