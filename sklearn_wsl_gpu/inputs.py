@@ -51,9 +51,9 @@ def convert(value: Any, array_api_dispatch: bool = False, checked: bool = True, 
             )
         return value
     module = type(value).__module__.partition(".")[0]
+    if not checked and module in ("pandas", "polars", "pyarrow") and hasattr(value, "columns"):
+        raise Unsupported("This method computes with the table itself, with these parameters and this scikit-learn.")
     if module == "pandas":
-        if not checked:
-            raise Unsupported("This method computes with the DataFrame itself in this version of scikit-learn.")
         return _from_pandas(value, by_column)
     if module in ("polars", "pyarrow"):
         if array_api_dispatch:

@@ -73,8 +73,8 @@ class Row:
         Methods, separated by spaces, that give back the very array they are given, overwritten, if a parameter that
         `in_place` names without a condition is False. What a worker was sent is its own to overwrite.
     unchecked : str
-        Methods, separated by spaces, that compute with a DataFrame itself and so give one back;
-        ``inverse_transform<1.8`` says: before version 1.8 of its package.
+        Methods, separated by spaces, that compute with a DataFrame itself; ``inverse_transform<1.8`` says: before
+        version 1.8 of its package, and ``fit@cv``: if the parameter ``cv`` is not None.
     functions : str
         Modules, separated by spaces, whose functions a fitted estimator may hold; they travel by name.
     declined : callable or None
@@ -133,12 +133,14 @@ class Row:
         """Parameters that, being False, allow it to overwrite the caller's array whatever the others are."""
         return tuple(entry for entry in self.in_place.split() if "@" not in entry)
 
-    def checks_input(self, method: str) -> bool:
+    def checks_input(self, method: str, estimator: Any) -> bool:
         """Tell whether a method makes an array of what it is given, in the version of its package that runs here."""
         for entry in self.unchecked.split():
-            name, _, before = entry.partition("<")
-            if name == method:
-                return _major_minor(importlib.import_module(self.package).__version__) >= _major_minor(before)
+            condition, _, parameter = entry.partition("@")
+            name, _, before = condition.partition("<")
+            if name == method and (not parameter or getattr(estimator, parameter, None) is not None):
+                here = importlib.import_module(self.package).__version__
+                return bool(before) and _major_minor(here) >= _major_minor(before)
         return True
 
     @property

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeCV
 from sklearn.manifold import TSNE
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import LabelBinarizer, MaxAbsScaler, OneHotEncoder, StandardScaler
@@ -49,6 +49,10 @@ UNSUPPORTED: dict[str, tuple[Any, str]] = {
     ),
     "a data frame whose columns are encoded each by its dtype": (
         lambda: OneHotEncoder().fit(pd.DataFrame({"a": [1, 2], "b": [0.5, 1.5]})),
+        "unsupported-argument",
+    ),
+    "a table that is split before it becomes an array": (
+        lambda: RidgeCV(cv=3).fit(pd.DataFrame(X), Y),
         "unsupported-argument",
     ),
     "numbers as texts of pandas' own dtype": (

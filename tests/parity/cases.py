@@ -129,8 +129,8 @@ def kinds_for(name: str, method: str) -> list[str]:
     refused = set() if tags.input_tags.sparse and (name, method) not in DENSE_ONLY else {"sparse"}
     if name == "TSNE":
         refused.add("list")
-    if not ROWS[name].checks_input(method):
-        refused.add("pandas")
+    if not ROWS[name].checks_input(method, make(name)):
+        refused |= {kind for kind in INPUTS if kind.startswith(("pandas", "polars", "pyarrow"))}
     return [kind for kind in INPUTS if kind not in refused]
 
 
