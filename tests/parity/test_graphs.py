@@ -312,6 +312,21 @@ def test_with_an_unsupported_part_the_others_are_offloaded_singly(name: str) -> 
     assert fits == offloaded
 
 
+@pytest.mark.parametrize("parts", ["passthrough only", "a scaler too"])
+def test_tables_that_are_put_side_by_side_keep_the_dtypes_of_their_columns(parts: str) -> None:
+    table = pd.DataFrame({"whole": np.arange(60), "half": NUMBERS, "third": NUMBERS / 3})
+    scaler = StandardScaler() if parts == "a scaler too" else "drop"
+
+    def combine() -> Any:
+        model = ColumnTransformer([("kept", "passthrough", ["whole", "half"]), ("other", scaler, ["third"])])
+        return model.set_output(transform="pandas").fit_transform(table)
+
+    expected = combine()
+    with offload():
+        assert first_difference(expected, combine(), "table") is None
+    assert expected["kept__whole"].dtype == "int64"
+
+
 def test_include_and_exclude_hold_for_parts() -> None:
     pipeline = make_pipeline(StandardScaler(), Ridge())
 
