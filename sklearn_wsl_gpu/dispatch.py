@@ -31,14 +31,23 @@ def dispatch(frame: Frame, call: Invocation) -> Any:
     if isinstance(call.row, Graph):
         return _dispatch_graph(frame, call)
     reason = policy.reason_to_stay(frame.settings, _facts(call)) or policy.cheaper_here(_predict(frame, call))
-    if reason is None:
+    if reason is not None and reason.code in policy.CHOSEN:
+        return _stay(frame, call, reason)
+    failure: OffloadError
+    if reason is not None:
+        failure = Unsupported(reason.words, reason.code)
+    else:
         try:
             return _offload(frame, call)
         except OffloadError as error:
-            return _fall_back(frame, call, error)
-    if reason.code in policy.CHOSEN:
-        return _stay(frame, call, reason)
-    return _fall_back(frame, call, Unsupported(reason.words, reason.code))
+            if _is_for_the_user(frame, error):
+                raise
+            failure = error.with_traceback(None)
+    # Outside of the handler: to an error of scikit-learn's that comes now, this one is not the context.
+    try:
+        return _fall_back(frame, call, failure)
+    finally:
+        del failure  # what it came through may hold arrays
 
 
 def _dispatch_graph(frame: Frame, call: Invocation) -> Any:
@@ -220,9 +229,13 @@ def _stay(frame: Frame, call: Invocation, reason: Reason) -> Any:
         record(frame, CallRecord(name, call.method, "local", "scikit-learn", reason, seconds))
 
 
+def _is_for_the_user(frame: Frame, error: OffloadError) -> bool:
+    return frame.settings.fallback == "raise" and error.code not in _JUDGED_BY_SCIKIT_LEARN
+
+
 def _fall_back(frame: Frame, call: Invocation, error: OffloadError) -> Any:
     strict = frame.settings.fallback == "raise"
-    if strict and error.code not in _JUDGED_BY_SCIKIT_LEARN:
+    if _is_for_the_user(frame, error):
         raise error
     before = dict(vars(call.estimator))
     value = _stay(frame, call, error.reason)

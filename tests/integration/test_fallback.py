@@ -161,6 +161,11 @@ def test_what_scikit_learn_refuses_it_refuses_in_its_own_words(what: str, fallba
 
     assert type(there.value) is type(here.value)
     assert str(there.value) == str(here.value)
+    assert len(_chain(there.value)) == len(_chain(here.value)), "what else went wrong is not the user's affair"
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    return [] if error is None else [error, *_chain(error.__cause__ or error.__context__)]
 
 
 @pytest.mark.falls_back
