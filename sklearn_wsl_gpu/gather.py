@@ -287,6 +287,8 @@ def _overwritable(call: Invocation, arrays: list[Array], nodes: list[Any]) -> Ar
 def _convert(call: Invocation, array_api_dispatch: bool, value: Any) -> Any:
     if isinstance(call.row, Graph) and value is call.data:
         return inputs.convert_table(value, array_api_dispatch)
+    if call.row.widens and call.fits and value is call.data:
+        value = inputs.widen(value)
     checked = call.row.checks_input(call.method, call.estimator)
     return inputs.convert(value, array_api_dispatch, checked, call.row.by_column)
 

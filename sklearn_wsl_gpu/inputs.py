@@ -71,6 +71,13 @@ def convert_table(value: Any, array_api_dispatch: bool = False) -> Any:
     return lending.once(value, tables.of) if tables.is_table(value) else convert(value, array_api_dispatch)
 
 
+def widen(value: Any) -> Any:
+    """Return a DataFrame of pandas in double precision if it is in another one; else what there is."""
+    if tables.is_table(value) and all(isinstance(dtype, np.dtype) and dtype.kind == "f" for dtype in value.dtypes):
+        return value.astype(np.float64)
+    return value
+
+
 def _from_pandas(value: Any, by_column: bool) -> Any:
     dtypes = list(value.dtypes) if hasattr(value, "columns") else [value.dtype]
     if not dtypes:

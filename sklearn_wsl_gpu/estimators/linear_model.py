@@ -5,7 +5,7 @@ from sklearn_wsl_gpu.estimators.row import Row
 ROWS = (
     Row("sklearn.linear_model.LinearRegression", "fit predict score", in_place="copy_X"),
     Row("sklearn.linear_model.Ridge", "fit predict score", in_place="copy_X"),
-    Row("sklearn.linear_model.RidgeCV", "fit predict score", unchecked="fit@cv"),
+    Row("sklearn.linear_model.RidgeCV", "fit predict score", widens=True, unchecked="fit@cv"),
     Row("sklearn.linear_model.RidgeClassifier", "fit predict decision_function score", in_place="copy_X"),
     Row("sklearn.linear_model.RidgeClassifierCV", "fit predict decision_function score"),
     Row("sklearn.linear_model.Lasso", "fit predict score", in_place="copy_X"),

@@ -63,6 +63,8 @@ class Row:
         Whether it knows the names of X's columns (label encoders do not).
     by_column : bool
         Whether it looks at a DataFrame column by column, and so at the dtype of each.
+    widens : bool
+        Whether it computes in double precision, and gives back what it has learned in X's own, which a table has not.
     targetless : bool
         Whether y, where a method takes it, is not looked at.
     in_place : str
@@ -89,6 +91,7 @@ class Row:
     rewrites: str = ""
     named: bool = True
     by_column: bool = False
+    widens: bool = False
     targetless: bool = False
     in_place: str = ""
     overwrites: str = ""
