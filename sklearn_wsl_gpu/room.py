@@ -65,7 +65,10 @@ class Room:
         #: Set when the pages that are made ready at the start are so on both sides, or cannot be.
         self.ready = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="sklearn_wsl_gpu room", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # there are too many threads, or the interpreter is ending: nothing is made ready
+            self.ready.set()
 
     def lease_input(self, nbytes: int, deadline: float | None, caller: Caller) -> Lease:
         """Lease a span for a request: at once, or in a new segment, or else in turn; see `Pool.lease_input`."""
@@ -119,7 +122,7 @@ class Room:
         """End the thread."""
         self._stop.set()
         self._wishes.put(0)
-        if threading.current_thread() is not self._thread:
+        if threading.current_thread() is not self._thread and self._thread.is_alive():
             self._thread.join()
 
     def _tell(self, message: m.Message, deadline: float | None = None, body: bytes = b"") -> m.Message:
@@ -182,8 +185,9 @@ class Room:
                 self.pool.thresholds = thresholds.decide(self._measure())
             # In a thread of its own: one that has stepped back must not hold the interpreter's lock for long.
             thread = threading.Thread(target=self._make_ready, daemon=True)
-            thread.start()
-            thread.join()
+            with contextlib.suppress(RuntimeError):  # as above
+                thread.start()
+                thread.join()
         finally:
             self.ready.set()
         granted = -1

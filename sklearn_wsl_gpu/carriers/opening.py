@@ -67,10 +67,16 @@ def open_all(carriers: Sequence[Carrier], segment: Segment) -> tuple[list[Carrie
     if len(attempts) == 1:
         attempts[0].run(segment, enough)
     else:
-        threads = [threading.Thread(target=one.run, args=(segment, enough), daemon=True) for one in attempts]
-        for thread in threads:
-            thread.start()
-        for one, thread in zip(attempts, threads, strict=True):
+        started = []
+        for one in attempts:
+            thread = threading.Thread(target=one.run, args=(segment, enough), daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # there are too many threads, or the interpreter is ending
+                one.run(segment, enough)
+            else:
+                started.append((one, thread))
+        for one, thread in started:
             thread.join(max(one.deadline + _GRACE_SECONDS - time.monotonic(), 0.0))
     ended = [(one.carrier, one.end()) for one in attempts]
     for carrier, words in ended:

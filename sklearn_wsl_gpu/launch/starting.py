@@ -76,8 +76,8 @@ class WorkerProcess:
             raise WorkerStartError(
                 f"The worker cannot be started: {error}. Command: {' '.join(command.words)}"
             ) from error
-        threading.Thread(target=self._listen, name="sklearn_wsl_gpu-start", daemon=True).start()
         try:
+            self._start_to_listen()
             # Keys go by the child's standard input: not by its command line or environment, which others see.
             self._hand_over(given)
             self._wait_until_ready(begin + command.seconds)
@@ -90,6 +90,13 @@ class WorkerProcess:
             raise
         if verbose:
             _say(f"the worker at {self.endpoint} was ready after {time.monotonic() - begin:.1f} s")
+
+    def _start_to_listen(self) -> None:
+        try:
+            threading.Thread(target=self._listen, name="sklearn_wsl_gpu-start", daemon=True).start()
+        except RuntimeError as error:
+            self._told.set()
+            raise WorkerStartError(f"No worker can be waited for at this moment: {error}.") from error
 
     def _hand_over(self, given: dict[str, Any]) -> None:
         assert self.child.stdin is not None

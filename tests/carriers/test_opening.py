@@ -65,6 +65,18 @@ def test_one_alone_is_opened_in_this_thread(segment: Segment) -> None:
     assert opening.open_all([], segment) == ([], {})
 
 
+def test_where_no_thread_can_be_started_they_are_opened_one_after_the_other(
+    segment: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    carriers = [Opening("one", lambda *_: None), Opening("two", _fail), Opening("three", lambda *_: None)]
+
+    assert opening.open_all(carriers, segment) == ([carriers[0], carriers[2]], {"two": "Nobody is there."})
+
+
 def test_any_error_of_this_package_or_the_system_is_a_reason(segment: Segment) -> None:
     def refuse(*_: object) -> None:
         raise ProtocolError("That makes no sense.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,31 @@ def test_a_worker_that_ends_at_once_is_told_with_what_it_printed(
         StandardScaler().fit(X)
 
     assert "something is missing" in str(raised.value)
+
+
+def _start_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+@pytest.mark.falls_back
+def test_a_worker_that_is_needed_when_the_interpreter_ends_costs_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    _start_no_threads(monkeypatch)
+
+    with offload(), pytest.warns(FallbackWarning, match="at this moment: can't create new thread"):
+        assert StandardScaler().fit(X).n_samples_seen_ == 60
+
+
+@pytest.mark.usefixtures("running_worker")
+@pytest.mark.parametrize("carrier", ["shared", "stream"])
+def test_a_worker_that_runs_is_used_though_the_interpreter_ends(carrier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _start_no_threads(monkeypatch)
+
+    with offload(fallback="raise", carrier=carrier) as session:
+        assert StandardScaler().fit(X).n_samples_seen_ == 60
+        assert session.report().offloaded == 1
 
 
 @pytest.mark.falls_back
