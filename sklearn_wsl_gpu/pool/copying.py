@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,11 @@ from numpy.typing import NDArray
 
 #: Smaller arrays are not worth a thread.
 MIN_BYTES = 32 * 1024 * 1024
-#: In so many copies each way is tried once in a row of `_TRIES`.
+#: At the beginning of so many copies each way is tried, in this order: what is copied in turn is not told apart.
 _PERIOD = 64
-_TRIES = 2
+_TRIES = (1, 2, 2, 1)
 #: A second thread takes a core from somebody: it has to be worth this much.
-_WORTH = 0.8
+_WORTH = 0.9
 #: So many slow copies in a row are no accident, such as that of pages that nobody had touched yet.
 _PATIENCE = 3
 
@@ -27,8 +28,8 @@ _PATIENCE = 3
 class Trials:
     """Which of two ways is faster, learnt from the copies that are made anyway: pure book-keeping.
 
-    The first copies are made with one thread, the next with two, and then in the way that was faster, until some
-    time later both are tried again. Two are used no more until then once they take longer than one has, some times in a
+    The first copies are made with one thread and with two, the next in the way that was faster, until some time later
+    both are tried again. Two are used no more until then once they take longer than one has, some times in a
     row: others need the cores.
     """
 
@@ -43,8 +44,8 @@ class Trials:
         self._count += 1
         if place == 0:
             self._best = {1: float("inf"), 2: float("inf")}
-        if place < 2 * _TRIES:
-            return 1 + place // _TRIES
+        if place < len(_TRIES):
+            return _TRIES[place]
         return 2 if self._best[2] < _WORTH * self._best[1] else 1
 
     def note(self, threads: int, seconds_per_byte: float) -> None:
@@ -59,20 +60,22 @@ class Copier:
     """Copies arrays, and learns how."""
 
     def __init__(self) -> None:
-        self._trials = Trials()
+        # By size: what a thread costs to start is much of a small copy and nothing of a large one.
+        self._trials: defaultdict[int, Trials] = defaultdict(Trials)
 
     def copy(self, target: NDArray[Any], source: NDArray[Any]) -> None:
         """Copy an array to another of its shape and dtype."""
         if source.nbytes < MIN_BYTES or (os.cpu_count() or 1) < 2:
             np.copyto(target, source)
             return
-        threads = self._trials.next()
+        trials = self._trials[source.nbytes.bit_length()]
+        threads = trials.next()
         begin = time.perf_counter()
         if threads == 1:
             np.copyto(target, source)
         else:
             _copy_in_halves(target, source)
-        self._trials.note(threads, (time.perf_counter() - begin) / source.nbytes)
+        trials.note(threads, (time.perf_counter() - begin) / source.nbytes)
 
 
 def _copy_in_halves(target: NDArray[Any], source: NDArray[Any]) -> None:

@@ -22,12 +22,12 @@ def _threads(trials: Trials, costs: dict[int, float], count: int) -> list[int]:
 
 
 def test_both_ways_are_tried_and_the_faster_one_is_taken() -> None:
-    assert _threads(Trials(), {1: 1.0, 2: 0.5}, 10) == [1, 1, 2, 2, 2, 2, 2, 2, 2, 2]
-    assert _threads(Trials(), {1: 0.5, 2: 1.0}, 10) == [1, 1, 2, 2, 1, 1, 1, 1, 1, 1]
+    assert _threads(Trials(), {1: 1.0, 2: 0.5}, 10) == [1, 2, 2, 1, 2, 2, 2, 2, 2, 2]
+    assert _threads(Trials(), {1: 0.5, 2: 1.0}, 10) == [1, 2, 2, 1, 1, 1, 1, 1, 1, 1]
 
 
 def test_a_second_thread_that_gains_little_is_not_taken() -> None:
-    assert _threads(Trials(), {1: 1.0, 2: 0.9}, 10)[4:] == [1] * 6
+    assert _threads(Trials(), {1: 1.0, 2: 0.95}, 10)[4:] == [1] * 6
 
 
 def test_what_was_learnt_is_learnt_anew_from_time_to_time() -> None:
@@ -40,6 +40,33 @@ def test_a_second_thread_is_not_taken_any_more_when_others_need_the_core() -> No
     trials = Trials()
     assert _threads(trials, {1: 1.0, 2: 0.5}, 10)[-1] == 2
     assert _threads(trials, {1: 1.0, 2: 1.5}, 6) == [2, 2, 2, 1, 1, 1]
+
+
+def test_the_first_copies_into_pages_that_nobody_had_touched_decide_nothing() -> None:
+    trials = Trials()
+    costs = iter([9.0, 1.0, 1.0, 0.8])  # in order: one thread, two, two, one
+    for cost in costs:
+        trials.note(trials.next(), cost)
+    assert trials.next() == 1
+
+
+@pytest.mark.parametrize("sizes", [(3, 200), (200, 3)])
+def test_what_pays_is_learnt_for_each_size_by_itself(sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "MIN_BYTES", 1)
+    chosen: dict[int, int] = {}
+
+    class Fake(Trials):
+        def note(self, threads: int, seconds_per_byte: float) -> None:
+            rows = sizes[turn]
+            chosen[rows] = threads
+            super().note(threads, 1.0 if threads == 1 else 0.5 if rows == 200 else 2.0)
+
+    monkeypatch.setattr(copying, "Trials", Fake)
+    copier = Copier()
+    for turn in [0, 1] * 6:
+        source = SOURCE[: sizes[turn]]
+        copier.copy(np.empty_like(source), source)
+    assert chosen == {3: 1, 200: 2}
 
 
 @pytest.mark.parametrize(
