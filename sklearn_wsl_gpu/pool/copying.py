@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_wsl_gpu.pool import memory
+from sklearn_wsl_gpu.pool.layout import PAGE
+
 #: Smaller arrays are not worth a thread.
 MIN_BYTES = 32 * 1024 * 1024
 #: At the beginning of so many copies each way is tried, in this order: what is copied in turn is not told apart.
@@ -21,8 +24,10 @@ _PERIOD = 64
 _TRIES = (1, 2, 2, 1)
 #: A second thread takes a core from somebody: it has to be worth this much.
 _WORTH = 0.9
-#: So many slow copies in a row are no accident, such as that of pages that nobody had touched yet.
+#: So many slow copies in a row are no accident.
 _PATIENCE = 3
+#: Memory of which one page in so many was not there yet is not warm.
+_COLD_SHARE = 16
 
 
 class Trials:
@@ -41,15 +46,15 @@ class Trials:
     def next(self) -> int:
         """Return the number of threads for the next copy."""
         place = self._count % _PERIOD
-        self._count += 1
-        if place == 0:
-            self._best = {1: float("inf"), 2: float("inf")}
         if place < len(_TRIES):
             return _TRIES[place]
         return 2 if self._best[2] < _WORTH * self._best[1] else 1
 
     def note(self, threads: int, seconds_per_byte: float) -> None:
         """Take in what a copy has cost."""
+        if self._count % _PERIOD == 0:
+            self._best = {1: float("inf"), 2: float("inf")}
+        self._count += 1
         self._best[threads] = min(self._best[threads], seconds_per_byte)
         self._slow = self._slow + 1 if threads == 2 and seconds_per_byte > self._best[1] else 0
         if self._slow >= _PATIENCE:
@@ -70,12 +75,15 @@ class Copier:
             return
         trials = self._trials[source.nbytes.bit_length()]
         threads = trials.next()
-        begin = time.perf_counter()
+        faults, begin = memory.page_faults(), time.perf_counter()
         if threads == 1:
             np.copyto(target, source)
         else:
             _copy_in_halves(target, source)
-        trials.note(threads, (time.perf_counter() - begin) / source.nbytes)
+        seconds = time.perf_counter() - begin
+        # Into pages that nobody had touched a copy takes many times as long: that tells nothing of either way.
+        if (memory.page_faults() - faults) * PAGE * _COLD_SHARE <= source.nbytes:
+            trials.note(threads, seconds / source.nbytes)
 
 
 def _copy_in_halves(target: NDArray[Any], source: NDArray[Any]) -> None:
