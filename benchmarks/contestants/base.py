@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -34,7 +35,9 @@ class Contestant(ABC):
     verifies = True
 
     def __init__(self) -> None:
-        self.directory = tempfile.mkdtemp(prefix="transport-")
+        #: Begins the name of what it makes on file systems, so that it can be removed if this process is killed.
+        self.mark = f"transport-{os.getpid()}-"
+        self.directory = tempfile.mkdtemp(prefix=self.mark)
         self._workers: list[Any] = []
 
     @abstractmethod

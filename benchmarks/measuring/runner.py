@@ -10,8 +10,11 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import re
+import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections import deque
@@ -155,12 +158,22 @@ class Runner:
         """End it and all that it has started."""
         if self.pid > 0:
             kill(tree(self.pid))
+            _remove_what_is_left_of(self.pid)
             self._pipe.close()
             self.pid = 0
 
     def _last_line(self) -> str:
         lines = self._log.read_text("utf-8", "replace").strip().splitlines()
         return lines[-1] if lines else "nothing"
+
+
+def _remove_what_is_left_of(pid: int) -> None:
+    """Remove files in memory, and directories, of a contestant that may have been killed: the others need the room."""
+    made = re.compile(rf"(transport|sem\.loky)-{pid}-|joblib_memmapping_folder_{pid}_")
+    for base in {"/dev/shm", tempfile.gettempdir()}:
+        for path in Path(base).glob("*") if os.path.isdir(base) else ():
+            if made.match(path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _run(name: str, arrays: Arrays, pipe: Any, log: Path) -> None:

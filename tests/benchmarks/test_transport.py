@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,16 @@ def test_a_profile_tells_which_process_a_call_costs_how_much(tmp_path: Path) -> 
     assert {"client", "client, ZeroMQ", "front", "front, ZeroMQ", "executor"} <= processors.keys()
     assert 0 < profile["engine"] < profile["seconds"]
     assert min(processors["client"], processors["front"], processors["executor"]) > 0
+
+
+def test_a_contestant_that_is_too_slow_leaves_no_memory_behind() -> None:
+    before = set(os.listdir("/dev/shm"))
+
+    words = run("--sizes", "1MB", "--contestants", "shared_memory,joblib", "--rounds", "1", "--limit", "0.001")
+
+    assert words.count("> 0 s at 1 MB") >= 2
+    left = {name for name in set(os.listdir("/dev/shm")) - before if name.startswith(("transport", "joblib", "psm"))}
+    assert left == set()
 
 
 def test_a_contestant_that_nobody_knows_is_an_error_that_names_those_there_are() -> None:
