@@ -33,16 +33,14 @@ def dispatch(frame: Frame, call: Invocation) -> Any:
     reason = policy.reason_to_stay(frame.settings, _facts(call)) or policy.cheaper_here(_predict(frame, call))
     if reason is not None and reason.code in policy.CHOSEN:
         return _stay(frame, call, reason)
-    failure: OffloadError
-    if reason is not None:
-        failure = Unsupported(reason.words, reason.code)
-    else:
-        try:
-            return _offload(frame, call)
-        except OffloadError as error:
-            if _is_for_the_user(frame, error):
-                raise
-            failure = error.with_traceback(None)
+    try:
+        if reason is not None:
+            raise Unsupported(reason.words, reason.code)
+        return _offload(frame, call)
+    except OffloadError as error:
+        if frame.settings.fallback == "raise" and error.code not in _JUDGED_BY_SCIKIT_LEARN:
+            raise
+        failure = error.with_traceback(None)
     # Outside of the handler: to an error of scikit-learn's that comes now, this one is not the context.
     try:
         return _fall_back(frame, call, failure)
@@ -229,17 +227,10 @@ def _stay(frame: Frame, call: Invocation, reason: Reason) -> Any:
         record(frame, CallRecord(name, call.method, "local", "scikit-learn", reason, seconds))
 
 
-def _is_for_the_user(frame: Frame, error: OffloadError) -> bool:
-    return frame.settings.fallback == "raise" and error.code not in _JUDGED_BY_SCIKIT_LEARN
-
-
 def _fall_back(frame: Frame, call: Invocation, error: OffloadError) -> Any:
-    strict = frame.settings.fallback == "raise"
-    if _is_for_the_user(frame, error):
-        raise error
     before = dict(vars(call.estimator))
     value = _stay(frame, call, error.reason)
-    if strict:
+    if frame.settings.fallback == "raise":
         # scikit-learn has no objection, so the engine failed: undo, and say so.
         call.estimator.__dict__ = before
         raise EngineError(f"The worker failed where local scikit-learn does not: {error}") from error

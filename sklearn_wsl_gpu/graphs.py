@@ -38,8 +38,8 @@ def reason_to_split(settings: Settings, row: Row, estimator: Any, data: Any, *, 
     if not is_carried and not scipy.sparse.issparse(data):
         what = type(data)
         return Reason("table", f"A {what.__module__}.{what.__qualname__} goes to the parts of {row.name} one by one.")
-    own = vars(estimator).get("_sklearn_output_config", {}).get("transform", "default")
-    if _compat.is_output_configured() or own != "default":
+    output = vars(estimator).get("_sklearn_output_config", {}).get("transform", "default")
+    if _compat.is_output_configured() or output != "default":
         # What puts tables side by side leaves each column its dtype.
         return Reason("output-configured", "transform_output is set; the parts hand on tables of that kind here.")
     parts = [*([(row, estimator)] if itself else []), *walk(row, vars(estimator))]

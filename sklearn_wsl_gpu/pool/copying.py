@@ -19,7 +19,7 @@ from sklearn_wsl_gpu.pool.layout import PAGE
 
 #: Smaller arrays are not worth a thread.
 MIN_BYTES = 32 * 1024 * 1024
-#: At the beginning of so many copies each way is tried, in this order: what is copied in turn is not told apart.
+#: At the beginning of so many copies each way is tried, in an order that nobody's copies take turns in.
 _PERIOD = 64
 _TRIES = (1, 2, 2, 1)
 #: A second thread takes a core from somebody: it has to be worth this much.

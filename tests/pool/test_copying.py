@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import sys
 from typing import Any, ClassVar
 
@@ -56,11 +57,14 @@ class Recording(Trials):
 
 def test_a_copy_into_pages_that_nobody_had_touched_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copying, "MIN_BYTES", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(copying, "Trials", Recording)
     monkeypatch.setattr(Recording, "noted", [])
     source, copier = np.ones(2**20), Copier()
 
     cold = mmap.mmap(-1, source.nbytes)
+    if sys.platform == "linux":
+        cold.madvise(mmap.MADV_NOHUGEPAGE)  # of these few would be enough
     target = np.frombuffer(cold)
     for expected in ([], [1], [1, 2]) if sys.platform == "linux" else ([1], [1, 2]):
         copier.copy(target, source)
@@ -70,6 +74,7 @@ def test_a_copy_into_pages_that_nobody_had_touched_decides_nothing(monkeypatch: 
 @pytest.mark.parametrize("sizes", [(3, 200), (200, 3)])
 def test_what_pays_is_learnt_for_each_size_by_itself(sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copying, "MIN_BYTES", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(memory, "page_faults", lambda: 0)
     chosen: dict[int, int] = {}
 
