@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from sklearn_wsl_gpu import FallbackWarning, PoolTooSmall, WorkerStartError, offload
+from sklearn_wsl_gpu import FallbackWarning, PoolTooSmall, WorkerStartError, offload, sessions
 
 X = np.random.default_rng(0).normal(size=(60, 4))
 
@@ -64,6 +64,29 @@ def test_a_worker_that_runs_is_used_though_the_interpreter_ends(carrier: str, mo
     with offload(fallback="raise", carrier=carrier) as session:
         assert StandardScaler().fit(X).n_samples_seen_ == 60
         assert session.report().offloaded == 1
+
+
+@pytest.mark.usefixtures("running_worker")
+def test_a_session_goes_on_though_the_interpreter_ends_before_its_pages_are_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, refused = threading.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        if threading.current_thread().name == "sklearn_wsl_gpu room":
+            refused.append(thread)
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with offload(fallback="raise"):
+        StandardScaler().fit(X)
+        (session,) = sessions.live()
+        assert session.room.ready.wait(60)
+        assert session.room.grow(2**20)
+
+    assert len(refused) == 1
+    assert session.room._thread.is_alive()
 
 
 @pytest.mark.falls_back
