@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, NamedTuple
 
 import setup
@@ -117,6 +118,7 @@ def main(parts: list[str]) -> int:
         with Guest() as guest:
             with _guest_worker(guest, ["-m", "wsl_worker"]):
                 _rows_of_worker(table, "guest", partial(_guest, guest))
+                table.row("quickstart, client and worker in guest, vsock", partial(_by_vsock, guest), *_COMPARED)
             for what, words in _MAPPED.items():
                 with _guest_worker(guest, [str(_seen(_CHECKOUT / "lab" / "mapping_worker.py")), what]):
                     run = partial(_refused, words, _settings("guest", "file"))
@@ -182,10 +184,12 @@ def _linux(arguments: list[str], log: IO[bytes]) -> int:
     return subprocess.run(command, env=env, stdout=log, stderr=log, check=False).returncode
 
 
-def _guest(guest: Guest, arguments: list[str], log: IO[bytes]) -> int:
-    script, (what, path) = _seen(_CHECKOUT / "lab" / "cases.py"), arguments
-    command = [str(VENV / "bin" / "python"), str(script), what, str(_seen(Path(path)))]
-    return guest.run(command, {"PYTHONPATH": str(_seen(_CHECKOUT))}, log)
+def _guest(
+    guest: Guest, arguments: list[str], log: IO[bytes], settings: Mapping[str, str] = MappingProxyType({})
+) -> int:
+    script, (what, path, *options) = _seen(_CHECKOUT / "lab" / "cases.py"), arguments
+    command = [str(VENV / "bin" / "python"), str(script), what, str(_seen(Path(path))), *options]
+    return guest.run(command, {"PYTHONPATH": str(_seen(_CHECKOUT)), **settings}, log)
 
 
 def _offloaded(what: str, kept: Path, settings: Mapping[str, str], log: IO[bytes]) -> int:
@@ -193,6 +197,14 @@ def _offloaded(what: str, kept: Path, settings: Mapping[str, str], log: IO[bytes
     if code := _cases([what, windows_path(found), "--offload"], settings, log):
         return code
     return _linux(["compare", str(kept), str(found)], log)
+
+
+def _by_vsock(guest: Guest, log: IO[bytes]) -> int:
+    kept, found = _WORK / "quickstart-guest.pickle", _WORK / "quickstart-vsock.pickle"
+    settings = {**_settings("guest", "stream"), "SKLEARN_WSL_GPU_KEYS": str(_seen(_KEYS))}
+    code = _guest(guest, ["quickstart", str(found), "--offload"], log, settings)
+    code = code or _linux(["compare", str(kept), str(found)], log)
+    return code or int("<Stream stream (vsock)>" not in Path(log.name).read_text("utf-8", "replace"))
 
 
 def _past_the_cache(what: str, kept: Path, log: IO[bytes]) -> int:
@@ -242,6 +254,8 @@ def _guest_worker(guest: Guest, program: list[str]) -> Iterator[None]:
 
 def _worker(program: list[str], where: str) -> list[str]:
     options = ["--engine", "cpu", "--listen", f"tcp://127.0.0.1:{_PORTS[where]}", "--keys", str(_seen(_KEYS))]
+    if where == "guest":
+        options.append("--vsock")  # which a worker inside WSL2 does anyway
     return [str(VENV / "bin" / "python"), *program, *options]
 
 

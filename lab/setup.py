@@ -28,7 +28,7 @@ _SHA256 = {
 #: numpy 2 calls what Wine 8 does not have (ucrtbase.crealf).
 _VERSIONS = "numpy==1.26.4"
 _TEST_PACKAGES = ("pytest", "pytest-timeout", "hypothesis", "psutil", "pandas", "rich")
-_MODULES = ("virtio_pci", "virtio_rng", "virtio_net", "9pnet_virtio", "9p")
+_MODULES = ("virtio_pci", "virtio_rng", "virtio_net", "9pnet_virtio", "9p", "vsock_loopback")
 
 
 def main() -> None:

@@ -6,8 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +15,9 @@ from sklearn.preprocessing import StandardScaler
 
 import sklearn_wsl_gpu
 from sklearn_wsl_gpu import offload, sessions, standing
-from sklearn_wsl_gpu.carriers.stream import Route, Stream, connect
+from sklearn_wsl_gpu.carriers.stream import Route, connect
 from sklearn_wsl_gpu.errors import ConfigurationError
 from tests.integration.tools import standalone_worker
-from tests.worker.test_bulk import GEOMETRY
 from wsl_worker import listening
 from wsl_worker.bulk import Bulk
 
@@ -194,21 +191,18 @@ def _no_vsock_loopback() -> str:
     return ""
 
 
-def test_arrays_go_by_vsock_to_this_machine_itself() -> None:
+def test_arrays_go_by_vsock_to_this_machine_itself(tmp_path: Path) -> None:
     reason = _no_vsock_loopback()
     if reason:
         pytest.skip(reason)
-    bulk = Bulk("127.0.0.1", vsock=True)
-    account = bulk.open(1, streams=True)
-    try:
-        [(_, host, port)] = [route for route in bulk.routes if route[0] == "vsock"]
-        stream = Stream(Route("vsock", "1", int(str(port))), 1, account.key)
-        stream.open(None, time.monotonic() + 5, threading.Event())  # type: ignore[arg-type]
-        assert GEOMETRY.slots
-        assert host
-        stream.close()
-    finally:
-        bulk.close()
+    X = np.random.default_rng(0).normal(size=(50_000, 8))
+    expected = StandardScaler().fit_transform(X)
+    keys = str(tmp_path / "keys")
+    with standalone_worker(Path(keys), "--engine", "cpu", "--vsock") as (endpoint, _):
+        with offload(endpoint=endpoint, keys=keys, carrier="stream", fallback="raise"):
+            np.testing.assert_array_equal(StandardScaler().fit_transform(X), expected)
+        assert [session.moving.carriers[0].name for session in sessions.live()] == ["stream (vsock)"]
+        sklearn_wsl_gpu.shutdown()
 
 
 @pytest.mark.skipif(not listening.has_vsock(), reason="this machine has no AF_VSOCK sockets")
