@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_wsl_gpu import OffloadSession, empty, offload, sessions
+from sklearn_wsl_gpu import OffloadSession, empty, offload, sessions, shutdown
+from sklearn_wsl_gpu.errors import DeadlineExceeded
 from sklearn_wsl_gpu.pool import counters
 from sklearn_wsl_gpu.pool.layout import DATA_OFFSET
 from sklearn_wsl_gpu.pool.thresholds import MAX_INLINE_BYTES
 from sklearn_wsl_gpu.session import Session
 from sklearn_wsl_gpu.standing import look
-from tests.integration.tools import standalone_worker, until
+from tests.integration.tools import POINTS, long_fit, standalone_worker, until
 
 MIB = 2**20
 #: Too large to travel in a message.
@@ -105,3 +106,15 @@ def test_a_client_that_overwrites_what_it_tells_of_its_pool_hurts_nobody_else(wo
             assert [len(pool["slots"]) for pool in found] == [3, 2]
             assert all(" " <= letter <= "~" for slot in found[0]["slots"] for letter in slot["owner"])
             assert other.report().offloaded == 1
+
+
+def test_a_worker_forgets_a_session_that_is_closed_after_its_last_call_was_given_up(worker: dict[str, Any]) -> None:
+    with offload(**worker, timeout=0.2) as session:
+        _session(session).room.ready.wait()
+        with pytest.raises(DeadlineExceeded):
+            long_fit().fit(POINTS)
+    assert len(_pools(worker)) == 1
+
+    shutdown()
+
+    assert _pools(worker) == []
