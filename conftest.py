@@ -15,6 +15,7 @@ import atexit
 import gc
 import re
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -49,6 +50,9 @@ if os.environ.get("CI"):
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "falls_back: calls of this test are meant to be done locally")
     config.addinivalue_line("markers", "worker(**settings): what `shared_worker` is to be asked for")
+    # A shell lets what it starts in the background ignore Ctrl-C, and all that this starts would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _children() -> set[int]:

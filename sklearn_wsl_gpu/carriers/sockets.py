@@ -39,11 +39,10 @@ def tune(end: socket.socket) -> None:
             with contextlib.suppress(AttributeError, OSError):
                 end.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         return
-    if sys.platform == "linux" and end.family == getattr(socket, "AF_VSOCK", -1):
-        size = struct.pack("Q", _BUFFER_BYTES)
+    if sys.platform == "linux" and _is_vsock(end):
         for number in (socket.SO_VM_SOCKETS_BUFFER_MAX_SIZE, socket.SO_VM_SOCKETS_BUFFER_SIZE):
             with contextlib.suppress(OSError):
-                end.setsockopt(socket.AF_VSOCK, number, size)
+                end.setsockopt(socket.AF_VSOCK, number, _BUFFER_BYTES)
         return
     for number in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         with contextlib.suppress(OSError):
@@ -56,11 +55,17 @@ def shut(end: socket.socket) -> None:
         end.shutdown(socket.SHUT_RDWR)
 
 
+def _is_vsock(end: socket.socket) -> bool:
+    # Python knows options of such a socket that are one number only.
+    return end.family == getattr(socket, "AF_VSOCK", None)
+
+
 def hang_up(end: socket.socket) -> None:
     """Close a connection in the middle of a transfer: the other end gets an error, not the rest."""
-    with contextlib.suppress(OSError):
-        # On Windows the two numbers are short.
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("HH" if os.name == "nt" else "ii", 1, 0))
+    if not _is_vsock(end):
+        with contextlib.suppress(OSError):
+            # On Windows the two numbers are short.
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("HH" if os.name == "nt" else "ii", 1, 0))
     shut(end)  # also where a forked child has the same socket
     end.close()
 

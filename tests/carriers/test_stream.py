@@ -93,6 +93,25 @@ def test_windows_takes_the_route_of_hyper_v_first_and_none_of_vsock() -> None:
     assert routes_of(raw, "127.0.0.1") == [Route("hyperv", ID, 6000), Route("tcp", "127.0.0.1", 5000)]
 
 
+@pytest.fixture
+def vsock() -> Iterator[socket.socket]:
+    try:
+        end = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+    except (AttributeError, OSError) as error:
+        pytest.skip(f"this machine has no AF_VSOCK sockets: {error}")
+    with end:
+        yield end
+
+
+def test_a_socket_of_vsock_holds_much_and_can_be_cut(vsock: socket.socket) -> None:
+    sockets.tune(vsock)
+
+    assert vsock.getsockopt(socket.AF_VSOCK, socket.SO_VM_SOCKETS_BUFFER_SIZE) == 2**20
+    assert vsock.gettimeout() == sockets.SLICE_SECONDS
+    sockets.hang_up(vsock)
+    assert vsock.fileno() == -1
+
+
 def test_what_this_system_has_no_sockets_for_is_no_route() -> None:
     raw = [["tcp", "", 5000], ["hyperv", ID, 6000], ["smoke", "", 1], ["tcp", "", 0], ["tcp", "10.0.0.7", 7]]
     kinds = [Route("tcp", "host", 5000), Route("tcp", "10.0.0.7", 7)]
