@@ -180,7 +180,7 @@ def _offload(frame: Frame, name: str, fits: Sequence[Mapping[str, Any]], work: W
     results: list[Any] = adopt_value(gathered, reply)
     watch.finish()
     what, times = (type(first["estimator"]).__name__, name, engines), (begin, begin + starting, answered)
-    record_remote(frame, what, workload.offered(work, session.engines), gathered, reply, times)
+    record_remote(frame, what, workload.offered(work, session.engines), reply, times)
     return results
 
 

@@ -144,7 +144,7 @@ def _take(
     finally:
         what = type(call.estimator).__name__, call.method, asked.engine
         work = offered(_work(frame, call), session.engines)
-        record_remote(frame, what, work, asked.gathered, reply, (*times, answered))
+        record_remote(frame, what, work, reply, (*times, answered))
 
 
 class _Asked(NamedTuple):

@@ -98,5 +98,5 @@ def _offload(
     value = adopt_value(gathered, reply)
     group, _, name = function.name.rpartition(".")
     work = workload.offered(work, session.engines)
-    record_remote(frame, (group, name, engine), work, gathered, reply, (begin, begin, answered))
+    record_remote(frame, (group, name, engine), work, reply, (begin, begin, answered))
     return value

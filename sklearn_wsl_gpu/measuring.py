@@ -48,11 +48,11 @@ def predict(work: Work) -> Prediction:
 
 
 def lying(work: Work, settings: Settings, data: Any) -> Work:
-    """Return it with the bytes of its data that lie in the pool already."""
+    """Return it with the bytes of its data that lie where the worker reads them already."""
     if work.nbytes < _LEAST_LYING or type(data) is not np.ndarray:
         return work
     session = sessions.peek(settings)
-    if session is None or session.pool.find_kept(data) is None:
+    if session is None or not session.moving.is_shared or session.pool.find_kept(data) is None:
         return work
     return work._replace(lying=work.nbytes)
 

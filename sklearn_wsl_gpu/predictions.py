@@ -68,7 +68,8 @@ class Prediction(NamedTuple):
             ("" if known else "about ") + duration(seconds)
             for known, seconds in zip(self.measured, (self.local, self.remote), strict=True)
         )
-        return f"{name} stayed: {here} here, {there} there."
+        sure = "" if self.local <= self.remote else ", and is measured here once more to be sure"
+        return f"{name} stayed: {here} here, {there} there{sure}."
 
 
 def duration(seconds: float) -> str:

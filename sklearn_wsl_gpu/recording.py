@@ -7,7 +7,6 @@ import time
 
 from sklearn_wsl_gpu import measuring
 from sklearn_wsl_gpu.config import Frame
-from sklearn_wsl_gpu.gather import Gathered
 from sklearn_wsl_gpu.predictions import Work
 from sklearn_wsl_gpu.reporting import CallRecord
 from sklearn_wsl_gpu.session import Reply
@@ -17,7 +16,6 @@ def record_remote(
     frame: Frame,
     what: tuple[str, str, str],
     work: Work,
-    gathered: Gathered,
     reply: Reply,
     times: tuple[float, float, float],
 ) -> None:
@@ -29,7 +27,6 @@ def record_remote(
     what : tuple of str
         Estimator, method and engine.
     work : Work
-    gathered : Gathered
     reply : Reply
     times : tuple of float
         `time.perf_counter` values: when the call began, when there was a session, and when the reply was there.
@@ -43,11 +40,10 @@ def record_remote(
         "receive": max(reply.wait_seconds - reply.body.seconds, 0.0),
         "adopt": time.perf_counter() - answered,
     }
-    sent = len(gathered.body) + gathered.nbytes
-    done = CallRecord(estimator, method, "worker", engine, None, seconds, sent, reply.nbytes)
+    done = CallRecord(estimator, method, "worker", engine, None, seconds, reply.sent_bytes, reply.nbytes)
     # A worker is started once: that is no cost of this call.
     crossing, whole = seconds["send"] + seconds["receive"], done.total_seconds - seconds["start"]
-    measuring.note_remote(work, engine, whole, crossing, sent + reply.nbytes)
+    measuring.note_remote(work, engine, whole, crossing, reply.sent_bytes + reply.nbytes)
     for report in frame.reports:
         report.note_carriers(reply.ways)
     record(frame, done)

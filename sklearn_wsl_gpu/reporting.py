@@ -96,7 +96,7 @@ class Report:
     def __init__(self) -> None:
         self._calls: deque[CallRecord] = deque(maxlen=_MAX_CALLS)
         self._totals: dict[Kind, _Total] = {}
-        self._carriers: dict[str, str] = {}
+        self._carriers: dict[str, list[str]] = {}
         self._lock = threading.Lock()
         _reports.add(self)
 
@@ -144,16 +144,18 @@ class Report:
                 total.seconds[phase] += seconds
 
     @property
-    def carriers(self) -> dict[str, str]:
-        """Names of the carriers by which arrays went to workers and back, and why one was given up; else empty."""
+    def carriers(self) -> dict[str, list[str]]:
+        """What became of each way of arrays to workers, by its name: in use, refused, given up, and why."""
         with self._lock:
-            return dict(self._carriers)
+            return {name: list(told) for name, told in self._carriers.items()}
 
     def note_carriers(self, ways: Iterable[tuple[str, str]]) -> None:
-        """Take note of carriers, and why some of them were given up."""
+        """Take note of carriers, and of what there is to tell of them."""
         with self._lock:
             for name, words in ways:
-                self._carriers[name] = words or self._carriers.get(name, "")
+                told = self._carriers.setdefault(name, [])
+                if words not in told:
+                    told.append(words)
 
     def _count(self, where: str) -> int:
         with self._lock:

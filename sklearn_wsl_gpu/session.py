@@ -60,7 +60,7 @@ class LoanInTheWay(Exception):
 
 @dataclass(slots=True)
 class Reply:
-    """A worker's answer: its body, the span that holds its arrays, its size in bytes, and what it cost.
+    """A worker's answer: its body, the span that holds its arrays, bytes that came and that went, and what it cost.
 
     Of a worker that answers with files, `files` are the arrays, and there is no span. For `ways` see `Moving.ways`.
 
@@ -71,6 +71,7 @@ class Reply:
     lease: Lease | None
     pool: Pool
     nbytes: int
+    sent_bytes: int
     send_seconds: float
     wait_seconds: float
     files: Sequence[Any] = ()
@@ -208,14 +209,14 @@ class Session:
             call = m.Call(self._welcome.session, number, refs[0], refs[1], gathered.priority)
             wire = self._take_wire()
             entrust(leases, True)
-            self._send(number, inputs, gathered, deadline)
+            sent_bytes = self._send(number, inputs, gathered, deadline)
             sent = time.perf_counter()
             answer, raw = self._converse(wire, call, gathered, leases, deadline, show)
             entrust(leases, False)
             clean = True
             body, lease, nbytes, files = self._conclude(answer, raw, leases[-1] if leases else None, deadline)
             seconds = sent - begin, time.perf_counter() - sent
-            reply = Reply(body, lease, self.pool, nbytes, *seconds, files, self.moving.ways)
+            reply = Reply(body, lease, self.pool, nbytes, sent_bytes, *seconds, files, self.moving.ways)
             if reply.lease is not None:
                 leases.remove(reply.lease)
             if inputs in leases and lending.wanted() and gathered.lends:
@@ -241,11 +242,13 @@ class Session:
                     leases.append(gathered.loan.lease)
                 self._abandoned.add(number, leases, gathered.lent, wire)
 
-    def _send(self, number: int, inputs: Lease | None, gathered: Gathered, deadline: float | None) -> None:
+    def _send(self, number: int, inputs: Lease | None, gathered: Gathered, deadline: float | None) -> int:
+        sent_bytes = len(gathered.body) + gathered.nbytes
         if inputs is not None:
             self.moving.send(number, inputs, gathered.refs, gathered.arrays, deadline)
         for span, ref in gathered.named:
-            self.moving.lend(number, span, ref.offset, placing.nbytes_of(ref), deadline)
+            sent_bytes += self.moving.lend(number, span, ref.offset, placing.nbytes_of(ref), deadline)
+        return sent_bytes
 
     def _lease_input(self, gathered: Gathered, deadline: float | None) -> Lease:
         caller = gathered.caller

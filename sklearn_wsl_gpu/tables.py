@@ -59,8 +59,8 @@ def _cells(report: Mapping[str, Any]) -> list[list[str]]:
 
 def _reasons(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     reasons = [call["reason"] for call in report["calls"] if call["reason"] is not None]
-    demoted = [(f"carrier {name}", f"given up: {words}") for name, words in report["carriers"].items() if words]
-    return [*dict.fromkeys((reason["code"], reason["words"]) for reason in reasons), *demoted]
+    carriers = [(f"carrier {name}", words) for name, told in report["carriers"].items() for words in told]
+    return [*dict.fromkeys((reason["code"], reason["words"]) for reason in reasons), *carriers]
 
 
 def _line(cells: list[str], widths: list[int]) -> str:

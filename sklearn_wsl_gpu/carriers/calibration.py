@@ -55,6 +55,11 @@ def describe(rates: Rates | None) -> dict[str, float | None]:
     return dict.fromkeys(Rates._fields) if rates is None else rates._asdict()
 
 
+def words(rates: Rates | None) -> str:
+    """Return how fast a carrier is, to go on with after a word; nothing if that was not measured."""
+    return "" if rates is None else f", {rates.there / 1e9:.2f} GB/s there, {rates.back / 1e9:.2f} GB/s back"
+
+
 def measure(carrier: Carrier, pool: Pool) -> Rates:
     """Measure a carrier, in a span of a session's pool that is leased meanwhile.
 

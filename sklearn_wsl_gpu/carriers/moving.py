@@ -54,8 +54,7 @@ class Moving:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        names = [shared.NAME] if self.is_shared else [carrier.name for carrier in self.carriers]
-        return f"<Moving by {', '.join(names) or 'nothing'}>"
+        return f"<Moving by {', '.join(self._used) or 'nothing'}>"
 
     @property
     def is_usable(self) -> bool:
@@ -148,7 +147,8 @@ class Moving:
             ``reason`` of the latter; and as far as they were measured, else None, ``round_trip`` of the least transfer
             in seconds, and bandwidths ``there`` and ``back`` in bytes per second.
         """
-        states = [(name, "demoted" if words else "in use", words) for name, words in self.ways]
+        states = [(name, "in use", "") for name in self._used]
+        states += [(name, "demoted", words) for name, words in self.demoted.items()]
         states += [(name, "refused", words) for name, words in self.refused.items()]
         return [
             {"name": name, "state": state, "reason": words, **calibration.describe(self.rates.get(name))}
@@ -156,10 +156,15 @@ class Moving:
         ]
 
     @property
-    def ways(self) -> tuple[tuple[str, str], ...]:
-        """Name of each carrier that is or was in use, and why it no more is."""
-        used = [shared.NAME] if self.is_shared else [carrier.name for carrier in self.carriers]
-        return (*((name, "") for name in used), *self.demoted.items())
+    def _used(self) -> list[str]:
+        return [shared.NAME] if self.is_shared else [carrier.name for carrier in self.carriers]
+
+    @property
+    def ways(self) -> list[tuple[str, str]]:
+        """Name of each carrier, and in words: that it is in use, and how fast it is if that is known, or why not."""
+        told = [(name, f"in use{calibration.words(self.rates.get(name))}") for name in self._used]
+        told += [(name, f"given up: {words}") for name, words in self.demoted.items()]
+        return [*told, *((name, f"refused: {words}") for name, words in self.refused.items())]
 
     def is_settled(self, request: int) -> bool:
         """Tell whether nothing may still be written to the pool for a request."""
@@ -204,8 +209,8 @@ class Moving:
 
         self._by_any(THERE, lease.size, work)
 
-    def lend(self, request: int, ref: SpanRef, offset: int, nbytes: int, deadline: float | None) -> None:
-        """Bring bytes to the worker that lie in the pool already.
+    def lend(self, request: int, ref: SpanRef, offset: int, nbytes: int, deadline: float | None) -> int:
+        """Bring bytes to the worker that lie in the pool already; return how many were moved.
 
         Parameters
         ----------
@@ -215,10 +220,11 @@ class Moving:
             Which bytes of it.
         """
         if self.is_shared:
-            return
+            return 0
         window = self._pool.window_of(ref).data
         pieces = [window[:SPAN_HEADER_BYTES], window[offset : offset + nbytes]]
         self._by_any(THERE, nbytes, lambda carrier: carrier.there(request, ref, offset, pieces, deadline))
+        return nbytes
 
     def receive(self, request: int, lease: Lease, nbytes: int, deadline: float | None) -> None:
         """Bring the first `nbytes` of a span here from the worker."""

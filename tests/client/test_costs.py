@@ -85,6 +85,18 @@ def test_the_cheaper_side_is_taken_and_the_words_say_what_either_takes() -> None
     assert goes.remote == pytest.approx(0.08 + crossing(10**7), rel=0.01)
 
 
+def test_what_stays_though_it_has_taken_longer_here_says_why() -> None:
+    table, call = Table(), work("PCA.transform", nbytes=10**6)
+    table.note_local(call, 0.0130)
+    for _ in range(2):
+        remote(table, call, 0.0085)
+
+    stays = table.predict(call)
+
+    assert stays.stays
+    assert stays.words == "PCA.transform stayed: 13 ms here, 9.5 ms there, and is measured here once more to be sure."
+
+
 def test_what_is_not_measured_yet_is_told_as_an_estimate() -> None:
     table, call = Table(), work("PCA.transform", nbytes=8)
     table.note_local(call, 0.001)

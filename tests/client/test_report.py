@@ -48,16 +48,17 @@ def test_calls_are_data_in_order() -> None:
     assert ON_WORKER.total_seconds == 1.5
 
 
-def test_a_carrier_that_was_given_up_is_told_with_the_reason_and_one_in_use_is_data() -> None:
+def test_what_became_of_a_carrier_is_told_once_and_for_all() -> None:
     report = _report(ON_WORKER)
-    report.note_carriers([("file", ""), ("stream (tcp)", "")])
     before = str(report)
-    report.note_carriers([("stream (tcp)", ""), ("file", "It shows <other> bytes.")])
-    report.note_carriers([("file", "")])  # a later session could use it again
+    report.note_carriers([("file", "in use"), ("stream (tcp)", "in use")])
+    report.note_carriers([("stream (tcp)", "in use"), ("file", "given up: It shows <other> bytes.")])
+    report.note_carriers([("file", "in use")])  # a later session could use it again
 
-    assert report.carriers == {"file": "It shows <other> bytes.", "stream (tcp)": ""}
+    assert report.carriers == {"file": ["in use", "given up: It shows <other> bytes."], "stream (tcp)": ["in use"]}
     assert report.to_dict()["carriers"] == report.carriers
-    assert str(report) == f"{before}\n[carrier file] given up: It shows <other> bytes."
+    told = "[carrier file] in use\n[carrier file] given up: It shows <other> bytes.\n[carrier stream (tcp)] in use"
+    assert str(report) == f"{before}\n{told}"
     assert "given up: It shows &lt;other&gt; bytes." in report._repr_html_()
 
 

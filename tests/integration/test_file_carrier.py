@@ -36,7 +36,7 @@ def test_results_are_identical_to_local_ones_and_the_pool_is_gone_after_the_sess
         lent = sklearn_wsl_gpu.asarray(X)
         again = StandardScaler().fit_transform(lent)
 
-        assert session.report().carriers == {"file": ""}
+        assert session.report().carriers == {"file": ["in use"]}
         assert "file" in str(session.status()["carriers"])
         assert len(list(directory.iterdir())) >= 1
     kept = scaled.copy()
