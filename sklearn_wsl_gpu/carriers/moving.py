@@ -11,6 +11,7 @@ from typing import Any
 from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
 from sklearn_wsl_gpu.carriers import calibration, file, opening, shared, stream
 from sklearn_wsl_gpu.carriers.base import BACK, THERE, Ask, Carrier, CarrierFailed, Unsettled
+from sklearn_wsl_gpu.carriers.unchanged import Extent, Unchanged
 from sklearn_wsl_gpu.errors import DeadlineExceeded, ProtocolError, WorkerDied, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Lease, Pool, placing
 from sklearn_wsl_gpu.pool.layout import SPAN_HEADER_BYTES
@@ -51,6 +52,7 @@ class Moving:
         self.is_shared = False
         #: Seconds that the least transfer takes.
         self.least_seconds = 0.0
+        self._unchanged = Unchanged()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -210,7 +212,7 @@ class Moving:
         self._by_any(THERE, lease.size, work)
 
     def lend(self, request: int, ref: SpanRef, offset: int, nbytes: int, deadline: float | None) -> int:
-        """Bring bytes to the worker that lie in the pool already; return how many were moved.
+        """Bring bytes to the worker that lie in the pool already, unless it has them; return how many were moved.
 
         Parameters
         ----------
@@ -222,8 +224,18 @@ class Moving:
         if self.is_shared:
             return 0
         window = self._pool.window_of(ref).data
-        pieces = [window[:SPAN_HEADER_BYTES], window[offset : offset + nbytes]]
-        self._by_any(THERE, nbytes, lambda carrier: carrier.there(request, ref, offset, pieces, deadline))
+        header, payload = window[:SPAN_HEADER_BYTES], window[offset : offset + nbytes]
+        sending = self._unchanged.begin(Extent(ref, offset, offset + nbytes), payload)
+        if sending is None:
+            return 0
+        began, seconds = time.perf_counter(), None
+        try:
+            self._by_any(
+                THERE, nbytes, lambda carrier: carrier.there(request, ref, offset, [header, payload], deadline)
+            )
+            seconds = time.perf_counter() - began
+        finally:
+            self._unchanged.end(sending, payload, seconds)
         return nbytes
 
     def receive(self, request: int, lease: Lease, nbytes: int, deadline: float | None) -> None:

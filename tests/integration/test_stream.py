@@ -164,6 +164,26 @@ def test_what_lies_in_the_pool_is_brought_there_as_it_is_at_the_time_of_the_call
     assert session.report().offloaded == 4
 
 
+@pytest.mark.parametrize("carrier", ["stream", "file"])
+def test_what_lies_in_the_pool_is_not_sent_again_while_it_is_what_it_was(
+    carrier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sklearn_wsl_gpu.carriers.unchanged._WORTH", float("inf"))  # however fast the way is
+    expected, tripled = MinMaxScaler().fit_transform(LARGE), MinMaxScaler().fit_transform(LARGE * 3)
+    with offload(carrier=carrier, pool_dir=tmp_path, fallback="raise", engine="cpu") as session:
+        made = sklearn_wsl_gpu.asarray(LARGE)
+        for _ in range(4):
+            np.testing.assert_array_equal(MinMaxScaler().fit_transform(made), expected)
+        made *= 3
+        np.testing.assert_array_equal(MinMaxScaler().fit_transform(made), tripled)
+        np.testing.assert_array_equal(StandardScaler().fit_transform(made), StandardScaler().fit_transform(LARGE * 3))
+        sent = [call.bytes_sent >= LARGE.nbytes for call in session.report().calls]
+        assert sent == [True, True, False, False, True, False, True]  # the last one's is an array of its own
+        assert all(call.bytes_sent < 2000 or call.bytes_sent >= LARGE.nbytes for call in session.report().calls)
+        del made
+        gc.collect()
+
+
 def test_a_result_that_is_computed_where_its_input_was_sent_leaves_the_users_array_as_it_is() -> None:
     X = LARGE.copy()
     with _streams():
