@@ -60,7 +60,7 @@ def test_a_part_of_it_that_was_sent_leaves_nothing_known_of_the_whole() -> None:
     for _ in range(2):
         _send(known, data)
     data[100] = 1
-    _send(known, data, WHOLE._replace(end=200))
+    _send(known, data, WHOLE._replace(begin=90, end=200))
     data[100] = 0  # here it is again what it was, there it is not
 
     assert _send(known, data)
@@ -100,6 +100,22 @@ def test_of_two_who_send_it_at_the_same_time_nobody_knows_what_arrived_last() ->
     known.end(other, payload, LONG)
     known.end(one, payload, LONG)
 
+    assert _send(known, data)
+
+
+def test_what_another_begins_to_send_while_it_is_looked_at_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, data = Unchanged(), bytearray(2048)
+    for _ in range(2):
+        _send(known, data)
+
+    def look(payload: memoryview) -> bytes:
+        monkeypatch.undo()
+        data[100] = 1
+        assert known.begin(WHOLE._replace(begin=100, end=101), memoryview(data)[100:101]) is not None
+        data[100] = 0
+        return digest(payload)
+
+    monkeypatch.setattr(unchanged, "digest", look)
     assert _send(known, data)
 
 
