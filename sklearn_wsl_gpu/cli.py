@@ -257,8 +257,11 @@ def _resize(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"sessions": count}))
     else:
-        what = f"grow by {size(options.size)}" if options.size > 0 else "give back what is free"
-        print(f"{count} sessions {what} with their next call." if count else "There is no such session.")
+        what, limits = "give back what is free", ""
+        if options.size > 0:
+            what = f"grow by {size(options.size)}"
+            limits = " as far as pool_limit and the memory allow; worker status shows the slots that there are then"
+        print(f"{count} sessions {what} with their next call{limits}." if count else "There is no such session.")
     return int(not count)
 
 
