@@ -260,7 +260,7 @@ def _resize(options: argparse.Namespace) -> int:
         what, limits = "give back what is free", ""
         if options.size > 0:
             what = f"grow by {size(options.size)}"
-            limits = " as far as pool_limit and the memory allow; worker status shows the slots that there are then"
+            limits = ", if pool_limit and the memory allow it; worker status shows what slots there are then"
         print(f"{count} sessions {what} with their next call{limits}." if count else "There is no such session.")
     return int(not count)
 
