@@ -223,19 +223,23 @@ def look_at_managed(circumstances: Circumstances) -> Finding:
     return judge_managed(circumstances.noted["cuda"])
 
 
-def judge_pinned(facts: Mapping[str, Any], answer: Answer, seconds: float) -> Finding:
-    """Decide on how much memory can be pinned, see `cuda.pinned`."""
+def judge_pinned(facts: Mapping[str, Any], answer: Answer, seconds: float, same_pointer: bool | None) -> Finding:
+    """Decide on how much memory can be pinned, see `cuda.pinned`, and tell how the GPU addresses what is registered."""
     pinned = int(facts.get("pinned_mib", 0))
     if not pinned:
         error = facts.get("error") or describe(answer, seconds)
         return warning(f"No memory can be pinned: {error}", "Copies to the GPU are slower. On Windows: wsl --shutdown.")
     until = f", then: {facts['error']}" if facts.get("error") else "; more was not tried"
-    return information(f"{pinned} MiB can be pinned{until}")
+    evidence = f"{pinned} MiB can be pinned{until}."
+    if same_pointer is not None:
+        evidence += f" What is registered has {'the same' if same_pointer else 'another'} address on the GPU."
+    return information(evidence)
 
 
 PINNED_SECONDS = 60.0
 
 
-def look_at_pinned(_: Circumstances) -> Finding:
+def look_at_pinned(circumstances: Circumstances) -> Finding:
     facts, answer = ask_probe("pinned", {}, PINNED_SECONDS)
-    return judge_pinned(facts, answer, PINNED_SECONDS)
+    same_pointer = circumstances.noted.get("cuda", {}).get("same_pointer_for_registered")
+    return judge_pinned(facts, answer, PINNED_SECONDS, same_pointer)

@@ -139,10 +139,16 @@ def test_memory_that_spills_and_memory_that_does_not() -> None:
 
 
 def test_what_can_be_pinned() -> None:
-    assert gpu.judge_pinned({"pinned_mib": 512}, _NONE, 60.0).evidence == "512 MiB can be pinned; more was not tried"
-    part = gpu.judge_pinned({"pinned_mib": 208, "error": "CUDA_ERROR_OUT_OF_MEMORY"}, _NONE, 60.0)
-    assert (part.result, part.evidence) == ("information", "208 MiB can be pinned, then: CUDA_ERROR_OUT_OF_MEMORY")
-    assert gpu.judge_pinned({"error": "CUDA_ERROR_OUT_OF_MEMORY"}, _NONE, 60.0).result == "warning"
+    whole = gpu.judge_pinned({"pinned_mib": 512}, _NONE, 60.0, None)
+    assert whole.evidence == "512 MiB can be pinned; more was not tried."
+    part = gpu.judge_pinned({"pinned_mib": 208, "error": "CUDA_ERROR_OUT_OF_MEMORY"}, _NONE, 60.0, None)
+    assert (part.result, part.evidence) == ("information", "208 MiB can be pinned, then: CUDA_ERROR_OUT_OF_MEMORY.")
+    assert gpu.judge_pinned({"error": "CUDA_ERROR_OUT_OF_MEMORY"}, _NONE, 60.0, None).result == "warning"
+
+
+@pytest.mark.parametrize(("same_pointer", "words"), [(True, "has the same address"), (False, "has another address")])
+def test_how_the_gpu_addresses_what_is_registered_is_told(same_pointer: bool, words: str) -> None:
+    assert words in gpu.judge_pinned({"pinned_mib": 512}, _NONE, 60.0, same_pointer).evidence
 
 
 _CU13 = {

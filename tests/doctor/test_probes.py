@@ -124,9 +124,9 @@ def test_cuda_that_hangs_is_given_up(fake: Callable[[str], None]) -> None:
 
 def test_memory_is_pinned_in_steps_until_it_is_refused(fake: Callable[[str], None]) -> None:
     fake("pins")
-    assert _look(gpu.look_at_pinned).evidence == "144 MiB can be pinned, then: CUDA_ERROR_OUT_OF_MEMORY"
+    assert _look(gpu.look_at_pinned).evidence == "144 MiB can be pinned, then: CUDA_ERROR_OUT_OF_MEMORY."
     fake("")
-    assert _look(gpu.look_at_pinned).evidence == "512 MiB can be pinned; more was not tried"
+    assert _look(gpu.look_at_pinned).evidence == "512 MiB can be pinned; more was not tried."
 
 
 def test_the_library_that_a_process_loads_is_named(fake: Callable[[str], None], library: Path) -> None:
