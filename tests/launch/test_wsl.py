@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import runpy
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from sklearn_wsl_gpu import ConfigurationError, WorkerStartError
-from sklearn_wsl_gpu.launch import wsl
+from sklearn_wsl_gpu import ConfigurationError, WorkerStartError, windows
+from sklearn_wsl_gpu.launch import commands, starting, wsl
 from sklearn_wsl_gpu.launch.wsl import Distribution
 from tests.launch import fake_wsl
 
@@ -69,6 +74,40 @@ def test_distributions_are_listed_by_old_and_new_versions(
         Distribution("docker-desktop", 2, False, "停止"),
         Distribution("alt", 1, False, "停止"),
     ]
+
+
+@pytest.fixture
+def on_windows(machine: fake_wsl.Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> fake_wsl.Machine:
+    """Take this for Windows, whose own ``wsl.exe`` the fake is."""
+    system = tmp_path / "Windows" / "System32"
+    system.mkdir(parents=True)
+    (system / "wsl.exe").symlink_to(machine.directory / "bin" / "wsl.exe")
+    monkeypatch.setenv("SYSTEMROOT", str(system.parent))
+    monkeypatch.delenv(wsl.NAMED)
+    monkeypatch.setattr(wsl, "sys", SimpleNamespace(platform="win32"))
+    return machine
+
+
+# Where WSL was never set up, wsl.exe might offer to do that, and wait for an answer.
+@pytest.mark.parametrize("registered", [[("Debian", 2, True), ("old", 1, False)], []])
+def test_on_windows_the_registry_is_asked_and_wsl_is_not(
+    registered: list[tuple[str, int, bool]], on_windows: fake_wsl.Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "registered_distributions", lambda: registered)
+
+    assert wsl.distributions() == [Distribution(*entry, "") for entry in registered]
+    assert on_windows.asked == []
+
+
+def test_where_the_registry_cannot_be_read_wsl_is_asked(
+    on_windows: fake_wsl.Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_before: list[list[list[str]]] = []
+    monkeypatch.setattr(windows, "registered_distributions", lambda: asked_before.append(on_windows.asked))
+
+    assert wsl.distributions() == [Distribution("Ubuntu", 2, True, "Running")]
+    assert asked_before == [[]]
+    assert on_windows.asked == [["-l", "-q"], ["-l", "-v"]]
 
 
 def _is(name: str, version: int = 2, is_default: bool = False) -> Distribution:
@@ -217,3 +256,30 @@ def test_where_the_distribution_cannot_translate_its_table_of_mounts_does(machin
     assert wsl.posix_path("Ubuntu", r"C:\x y\z.whl") == "/windows/c/x y/z.whl"
     with pytest.raises(ConfigurationError, match=r"does not see drive D: .* /windows/d"):
         wsl.posix_path("Ubuntu", r"D:\z.whl")
+
+
+def test_a_child_on_windows_has_no_window_and_no_part_in_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "CREATE_NO_WINDOW", 0x0800_0000, raising=False)
+    monkeypatch.setattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0x200, raising=False)
+
+    assert runpy.run_path(wsl.__file__)["HIDDEN"] == 0x0800_0200
+
+
+def test_wsl_and_the_worker_are_hidden_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = []
+
+    def refuse(command: list[str], **options: Any) -> Any:
+        flags.append(options["creationflags"])
+        raise FileNotFoundError(2, "it is only looked at")
+
+    monkeypatch.setattr(wsl, "HIDDEN", 0x0800_0200)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    monkeypatch.setenv(wsl.NAMED, sys.executable)
+    with pytest.raises(WorkerStartError, match="cannot be started"):
+        wsl.run(["-l"], 1.0)
+    with pytest.raises(WorkerStartError, match="cannot be started"):
+        starting.WorkerProcess(
+            commands.Command([sys.executable], "", 1.0, dict(os.environ), sys.executable), {}, None, 0
+        )
+
+    assert flags == [0x0800_0200, 0x0800_0200]
