@@ -26,7 +26,8 @@ _HUNG = Completed(-9, "", "", True)
         (Completed(0, "WSL-Version: 2.5.10.0\n", "", False), "ok"),
         (Completed(0, "WSL 版本: 2.5.9.0\n", "", False), "warning"),
         (Completed(0, "WSL version: 2.7.0.0\n", "", False), "warning"),
-        (Completed(1, "Ungültige Befehlszeilenoption: --version\n", "", False), "failed"),
+        (Completed(1, "Ungültige Befehlszeilenoption: --version\n", "", False), "warning"),
+        (Completed(0, "Copyright (c) Microsoft Corporation.\n", "", False), "warning"),
         (_HUNG, "failed"),
     ],
 )
@@ -208,17 +209,28 @@ def test_a_wsl_that_hangs_fails_one_check_and_what_depends_on_it(
     machine.shut_down()
 
 
-def test_an_old_wsl_a_broken_one_and_none_are_told_apart(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sklearn_wsl_gpu.doctor import checks, command
-
-    def first(environment: dict[str, str]) -> checks.Row:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        return next(row for row in command.look({}) if row.name == "wsl-version")
-
+def test_a_wsl_that_does_not_know_its_version_is_warned_of_and_all_else_is_looked_at(machine: Machine) -> None:
     write_version(machine, "")
-    assert "old one of Windows" in first(beside(machine)).evidence
-    assert "is no program" in first({**beside(machine), "SKLEARN_WSL_GPU_WSL": "no-such-wsl.exe"}).evidence
+    ran = run_doctor("--json", environment=beside(machine))
+    rows = _rows(ran.stdout)
+
+    assert ran.returncode == 0, ran.stdout
+    assert rows["wsl-version"]["result"] == "warning"
+    assert "the old one of Windows, too old for streams over hvsocket" in rows["wsl-version"]["evidence"]
+    assert rows["wsl-version"]["remedy"].startswith("Run wsl --update")
+    for name in ("distribution", "wsl-start", "interpreter", "clock", "doctor-there", "reach", "versions"):
+        assert rows[name]["result"] == "ok", rows[name]
+
+
+def test_without_wsl_what_is_in_it_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn_wsl_gpu.doctor import command
+
+    monkeypatch.setenv("SKLEARN_WSL_GPU_WSL", "no-such-wsl.exe")
+    rows = {row.name: row for row in command.look({})}
+
+    assert rows["wsl-version"].result == "failed"
+    assert "is no program" in rows["wsl-version"].evidence
+    assert {rows[name].result for name in ("distribution", "wsl-start", "doctor-there")} == {"skipped"}
 
 
 def test_a_distribution_without_the_package_is_sent_to_setup(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
