@@ -171,6 +171,13 @@ def test_where_there_are_no_descriptors_of_directories_a_link_is_refused_too(
     directory.close()
     assert os.listdir(tmp_path) == ["secret.npy"]
 
+    left = tmp_path / "sklearn_wsl_gpu-replies-left"
+    left.mkdir()
+    (left / "owner").touch()
+    assert file_reply.abandoned(tmp_path) == [left]
+    ReplyDirectory(str(tmp_path)).close()
+    assert os.listdir(tmp_path) == ["secret.npy"]
+
 
 def _npy(header: str, payload: bytes = b"", version: bytes = b"\x01\x00") -> bytes:
     raw = header.encode("latin1")

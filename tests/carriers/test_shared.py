@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -204,6 +205,12 @@ ITEMS = st.one_of(
 )
 def test_a_malformed_offer_is_refused_with_one_kind_of_error(raw: list[Any]) -> None:
     _refuse(raw)
+
+
+def test_where_no_worker_runs_no_offer_is_understood(segment: Segment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "sys", SimpleNamespace(platform="win32"))
+
+    assert "does not know the carrier" in str(_refuse(shared.offer(segment)))
 
 
 def test_the_running_kernel_has_a_name_that_does_not_change() -> None:

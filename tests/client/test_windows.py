@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ntpath
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sklearn_wsl_gpu import ConfigurationError, windows
+from sklearn_wsl_gpu import ConfigurationError, cli, windows
 from sklearn_wsl_gpu.pool import memory
 
 _LXSS = r"Software\Microsoft\Windows\CurrentVersion\Lxss"
@@ -223,3 +224,27 @@ def test_a_pool_is_not_made_where_it_cannot_live(kernel32: Kernel32, monkeypatch
     for directory, words in ((r"E:\x", "on a removable drive"), (r"C:\Cloud\x", "such as OneDrive")):
         with pytest.raises(ConfigurationError, match=rf"cannot live in pool_dir: .*{words}.* Name a directory"):
             memory._check_volume(directory)
+
+
+def test_a_console_is_made_to_obey_before_it_is_cleared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[tuple[str, str]] = []
+    shown = [("a worker", True)]
+
+    def show(_: argparse.Namespace) -> tuple[str, bool]:
+        if not shown:
+            raise KeyboardInterrupt
+        return shown.pop()
+
+    def run(command: str) -> None:
+        told.append((command, capsys.readouterr().out))
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(cli, "os", SimpleNamespace(name="nt", system=run))
+    monkeypatch.setattr(cli, "_state", show)
+    monkeypatch.setattr(cli, "_WATCH_SECONDS", 0.0)
+
+    assert cli._status(argparse.Namespace(watch=True)) == 0
+    assert told == [("", "")]
+    assert capsys.readouterr().out == "\x1b[H\x1b[2Ja worker\n"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -156,6 +157,12 @@ def test_a_program_on_the_path_that_hangs_is_ended_with_all_that_it_started(
 
     assert finding.result == "failed"
     assert "no answer" in finding.evidence
+
+
+def test_where_there_are_no_groups_of_processes_the_program_alone_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "sys", SimpleNamespace(platform="win32"))
+
+    assert asking.ask([sys.executable, "-c", "import time; time.sleep(1000)"], 0.5).timed_out
 
 
 def test_what_nvidia_smi_prints_is_understood_from_a_program_on_the_path(

@@ -95,6 +95,7 @@ def test_on_windows_the_registry_is_asked_and_wsl_is_not(
 ) -> None:
     monkeypatch.setattr(windows, "registered_distributions", lambda: registered)
 
+    assert wsl.is_between()
     assert wsl.distributions() == [Distribution(*entry, "") for entry in registered]
     assert on_windows.asked == []
 
