@@ -49,7 +49,8 @@ _TOLD = r"The pool's file is not coherent\. [^.]*|.*Error.*"
 _ALONE = (
     "tests/pool", "tests/protocol", "tests/carriers", "tests/state/test_mutated.py", "tests/state/test_values.py",
     "tests/test_public_api.py", "tests/test_waiting.py", "tests/client/test_costfile.py", "tests/client/test_costs.py",
-    "tests/client/test_paths.py", "tests/client/test_windows.py", "tests/client/test_workload.py",
+    "tests/client/test_paths.py", "tests/client/test_windows.py", "tests/client/test_windows_itself.py",
+    "tests/client/test_workload.py", "tests/doctor/test_on_windows.py",
 )  # fmt: skip
 #: And those that any worker does for.
 _WITH_WORKER = (
@@ -143,6 +144,9 @@ def _rows_of_worker(table: Table, where: str, there: _Run) -> None:
         for carrier in _CARRIERS:
             run = partial(_offloaded, what, kept, _settings(where, carrier))
             table.row(f"{what}, worker in {where}, {carrier}", run, *_COMPARED)
+    what = _CASES[0]
+    run = partial(_offloaded, what, _WORK / f"{what}-{where}.pickle", _settings(where, "auto"))
+    table.row(f"{what}, worker in {where}, auto", run, _COMPARED[0], "^<Stream.*", "^<File.*")
 
 
 def _settings(where: str, carrier: str) -> dict[str, str]:
