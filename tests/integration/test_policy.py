@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -156,14 +157,20 @@ def _work(settings: Settings, model: Any, method: str, *args: Any) -> Work:
     return workload.of_call(settings, Invocation(ROWS[name], method, getattr(type(model), method), model, args, {}))
 
 
-def test_an_array_that_was_made_in_the_pool_is_not_expected_to_be_sent(
-    shared_worker: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "carrier",
+    [pytest.param("shared", marks=pytest.mark.skipif(os.name == "nt", reason="there is no such memory")), "stream"],
+)
+def test_an_array_that_was_made_in_the_pool_is_expected_to_be_sent_where_no_memory_is_shared(
+    carrier: str, running_worker: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with offload(policy="auto"):
+    with offload(policy="auto", carrier=carrier):
         there, here = sklearn_wsl_gpu.asarray(np.ones((20_000, 5))), np.ones((20_000, 5))
         works = [_noticed(lambda data=data: StandardScaler().fit(data), monkeypatch)[0] for data in (there, here)]
+        nbytes = there.nbytes
+        del there
 
-    assert [work.lying for work in works] == [there.nbytes, 0]
+    assert [work.lying for work in works] == [nbytes if carrier == "shared" else 0, 0]
 
 
 def test_a_call_that_raises_teaches_nothing(shared_worker: None) -> None:
