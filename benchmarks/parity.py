@@ -39,8 +39,14 @@ def _worse_by(score: Callable[[Any, Any], float]) -> Measure:
     return lambda found, wanted, X, y: max(float(score(y, wanted) - score(y, found)), 0.0)
 
 
-def _other_by(score: Callable[[Any, Any], float]) -> Measure:
-    return lambda found, wanted, X, y: abs(float(score(y, wanted) - score(y, found)))
+def _other_accuracy(found: Any, wanted: Any, X: Any, y: Any) -> float:
+    there, here = (accuracy_score(y, one) for one in (found, wanted))
+    # As compare_svm of cuML: what is by chance in 95 of 100 cases, but at least a thousandth.
+    return float(abs(there - here) / max(0.001, 1.96 * np.sqrt(here * (1 - here) / len(y))))
+
+
+def _other_r2(found: Any, wanted: Any, X: Any, y: Any) -> float:
+    return abs(float(r2_score(y, wanted) - r2_score(y, found)))
 
 
 def _elements(atol: float, rtol: float) -> Measure:
@@ -111,8 +117,8 @@ PARITY = {
     "TargetEncoder": Parity("transform", _share(1e-4), 1e-4),  # test_target_encoder
     "LabelEncoder": Parity("transform", _share(0.0), 0.0),  # test_label_encoder
     "LabelBinarizer": Parity("transform", _share(0.0), 0.0),  # test_label_binarizer
-    "SVC": Parity("predict", _other_by(accuracy_score), 0.001),  # test_svm, of models that are nearly always right
-    "SVR": Parity("predict", _other_by(r2_score), 0.001),  # test_svm
+    "SVC": Parity("predict", _other_accuracy, 1.0),  # test_svm
+    "SVR": Parity("predict", _other_r2, 0.001),  # test_svm
     "LinearSVC": Parity("predict", _worse_by(accuracy_score), 0.05),  # test_linear_svm
     "LinearSVR": Parity("predict", _worse_by(r2_score), 0.05),  # test_linear_svm
     # What cuML does not have, and scikit-learn computes itself on the device, in single precision.
