@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -73,6 +74,24 @@ def _assert_close(remote: Any, local: Any) -> None:
 
 def _offloaded(fallback: str = "raise") -> offload:
     return offload(engine="array_api", device="cpu", fallback=fallback)
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="on the CPU the engine computes by PyTorch")
+def test_the_benchmark_computes_all_three_ways_and_judges_the_results(tmp_path: Path) -> None:
+    program, target = Path(__file__).parents[2] / "benchmarks" / "gpu.py", tmp_path / "gpu.json"
+    asked = ["Ridge", "LabelBinarizer", "--engine", "array_api", "--device", "cpu", "--scale", "0.001"]
+    ran = subprocess.run(
+        [sys.executable, str(program), *asked, "--json", str(target)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stderr[-6000:]
+    found = json.loads(target.read_text("utf-8"))
+    assert found["verdict"] == {"within": 12, "outside": [], "errors": []}
+    assert all(line["seconds"].keys() == {"plain", "direct", "worker"} for line in found["results"])
 
 
 @pytest.mark.usefixtures("shared_worker")

@@ -23,8 +23,11 @@ from sklearn_wsl_gpu.errors import Unsupported
 from sklearn_wsl_gpu.estimators import METHODS, ROWS, Row, find, third_party
 from sklearn_wsl_gpu.support import TABLES, Fact, Request
 from sklearn_wsl_gpu.support.cuml import RELEASE, TABLE
+from tests.benchmarks.programs import load
 from wsl_worker.engines.cuml import CumlEngine, translated
 from wsl_worker.engines.cuml.kinds import _DROPPED, KINDS, device_class, make
+
+gpu = load("gpu")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -260,6 +263,25 @@ def test_what_is_unsupported_is_said_without_data_and_without_a_gpu(name: str) -
 
         assert (reason is None) == (method not in TABLE[name].without.split())
         assert reason is None or reason.words == f"{name} by cuml: {method} is not computed there."
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_benchmark_calls_cuml_itself_for_the_same_computation(name: str) -> None:
+    model = gpu.cuml_model(name)
+    asked = {key: value for key, value in gpu.PARAMETERS.get(name, {}).items() if key != "gamma"}
+
+    assert type(model) is device_class(_row(name))
+    assert asked.items() <= model.get_params().items()
+    for method in gpu.methods_of(name, "cuml"):
+        assert callable(getattr(model, method))
+
+
+def test_the_benchmark_hands_cuml_a_kernel_where_it_takes_none_by_name() -> None:
+    from cuml.metrics import pairwise_kernels
+
+    assert gpu.cuml_model("SpectralClustering").affinity == "precomputed"
+    assert "rbf" in importlib.import_module("cuml.metrics.pairwise_kernels").PAIRWISE_KERNEL_FUNCTIONS
+    assert list(inspect.signature(pairwise_kernels).parameters)[:3] == ["X", "Y", "metric"]
 
 
 def test_without_a_gpu_the_engine_says_so() -> None:

@@ -26,6 +26,7 @@ from sklearn_wsl_gpu.estimators import ROWS, Row, find, third_party
 from sklearn_wsl_gpu.state import objects
 from sklearn_wsl_gpu.support.cuml import TABLE
 from sklearn_wsl_gpu.testing import assert_same
+from tests.worker import test_cuml_gpu as on_a_gpu
 from wsl_worker.engines.base import DeviceLost, Engine
 from wsl_worker.engines.cuml import CumlEngine, as_scikit_learn, fills, kinds, memory
 from wsl_worker.testing import EngineSuite
@@ -132,6 +133,15 @@ class TestAroundCuml(EngineSuite):
 
     def make_engine(self) -> Engine:
         return CumlEngine()
+
+
+@pytest.mark.parametrize("case", on_a_gpu.CASES, ids=lambda case: str(case[0])[:60])
+def test_what_is_compared_on_a_gpu_can_be_compared(case: Any) -> None:
+    on_a_gpu.test_a_fit_there_is_worth_a_fit_here(CumlEngine(), *case, on_a_gpu.SIZES[0])
+
+
+def test_every_row_of_the_table_is_compared_on_a_gpu() -> None:
+    on_a_gpu.test_every_row_of_the_table_is_compared()
 
 
 def _load(name: str, estimator: Any) -> tuple[CumlEngine, Any]:

@@ -30,7 +30,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-X, Y = make_classification(2000, 12, n_informative=8, n_classes=3, class_sep=2.0, random_state=0)
+
+def _classes(rows: int) -> Any:
+    return make_classification(rows, 12, n_informative=8, n_classes=3, class_sep=2.0, random_state=0)
+
+
+X, Y = _classes(2_000)
 NAMES = np.array(["red", "green", "blue"])[Y]
 
 GRAPHS_HERE: dict[str, Any] = {
@@ -57,11 +62,13 @@ def _gpu_worker() -> Iterator[None]:
 @pytest.mark.usefixtures("shared_worker")
 @pytest.mark.parametrize("name", GRAPHS_HERE)
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_a_graph_on_the_gpu_is_worth_one_here(name: str, dtype: str) -> None:
-    data = X.astype(dtype)
-    local = GRAPHS_HERE[name]().fit(data, NAMES)
+@pytest.mark.parametrize("rows", [500, 2_000, 8_000])
+def test_a_graph_on_the_gpu_is_worth_one_here(name: str, dtype: str, rows: int) -> None:
+    data, labels = _classes(rows)
+    data, names = data.astype(dtype), np.array(["red", "green", "blue"])[labels]
+    local = GRAPHS_HERE[name]().fit(data, names)
     with offload(fallback="raise") as session:
-        remote = GRAPHS_HERE[name]().fit(data, NAMES)
+        remote = GRAPHS_HERE[name]().fit(data, names)
         found = remote.predict(data)
 
     assert np.mean(found == local.predict(data)) > 0.97

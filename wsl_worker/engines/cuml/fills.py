@@ -159,7 +159,8 @@ def _one_hot(parameters: Mapping[str, Any], given: Mapping[str, Any], found: Map
 def _svr(parameters: Mapping[str, Any], given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     iterations = int(np.ravel(found["n_iter_"])[0])
     return {
-        "_n_support": np.array([len(found["support_"]), 0], dtype=np.int32),
+        # scikit-learn counts them twice.
+        "_n_support": np.full(2, len(found["support_"]), dtype=np.int32),
         "_num_iter": np.array([iterations], dtype=np.int32),
         "n_iter_": iterations,
     }
