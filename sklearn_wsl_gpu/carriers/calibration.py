@@ -56,8 +56,8 @@ def describe(rates: Rates | None) -> dict[str, float | None]:
 
 
 def words(rates: Rates | None) -> str:
-    """Return how fast a carrier is, to go on with after a word; nothing if that was not measured."""
-    return "" if rates is None else f", {rates.there / 1e9:.2f} GB/s there, {rates.back / 1e9:.2f} GB/s back"
+    """Return how fast a carrier is; empty if that was not measured."""
+    return "" if rates is None else f"{rates.there / 1e9:.2f} GB/s there, {rates.back / 1e9:.2f} GB/s back"
 
 
 def measure(carrier: Carrier, pool: Pool) -> Rates:

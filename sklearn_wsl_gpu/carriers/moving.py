@@ -164,7 +164,8 @@ class Moving:
     @property
     def ways(self) -> list[tuple[str, str]]:
         """Name of each carrier, and in words: that it is in use, and how fast it is if that is known, or why not."""
-        told = [(name, f"in use{calibration.words(self.rates.get(name))}") for name in self._used]
+        speeds = [(name, calibration.words(self.rates.get(name))) for name in self._used]
+        told = [(name, f"in use, {speed}" if speed else "in use") for name, speed in speeds]
         told += [(name, f"given up: {words}") for name, words in self.demoted.items()]
         return [*told, *((name, f"refused: {words}") for name, words in self.refused.items())]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sklearn_wsl_gpu import config
+from sklearn_wsl_gpu.carriers import calibration
 from sklearn_wsl_gpu.carriers.base import BACK, THERE
 from sklearn_wsl_gpu.carriers.calibration import Rates
 from sklearn_wsl_gpu.doctor import packages
@@ -173,9 +174,7 @@ def judge_bandwidth(carriers: Sequence[Mapping[str, Any]], trip_seconds: float) 
         return information(f"shared: nothing is moved, both sides map one memory. {trip}")
     rates = {str(one["name"]): Rates(one["round_trip"], one["there"], one["back"]) for one in used if one["there"]}
     told = [
-        f"{name}: {rate.there / 1e9:.2f} GB/s there, {rate.back / 1e9:.2f} GB/s back, {rate.round_trip * 1e3:.2f} ms "
-        "at least."
-        for name, rate in rates.items()
+        f"{name}: {calibration.words(rate)}, {rate.round_trip * 1e3:.2f} ms at least." for name, rate in rates.items()
     ]
     if len(rates) > 1:
         for way, words in ((THERE, "there"), (BACK, "back")):
