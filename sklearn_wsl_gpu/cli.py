@@ -278,8 +278,16 @@ def _start(options: argparse.Namespace) -> int:
     print(worker_line(found) if is_new else f"It runs already. {worker_line(found)}")
     if is_new and not found["endpoint"].startswith(("tcp://127.", "tcp://[::1]")):
         print(standing.messages(options.keys), file=sys.stderr)  # what to know about a worker for other machines
-    print(f"To use it: offload(endpoint={found['endpoint']!r}), or SKLEARN_WSL_GPU_ENDPOINT={found['endpoint']}")
+    print(f"From now on {_user(options)} uses it.")
     return 0
+
+
+def _user(options: argparse.Namespace) -> str:
+    """Return the call that uses the worker that is kept with these options."""
+    from sklearn_wsl_gpu import config
+
+    usual = config.checked("keys", os.environ.get("SKLEARN_WSL_GPU_KEYS"))
+    return "offload()" if options.keys in (None, usual) else f"offload(keys={options.keys!r})"
 
 
 def _autostart(options: argparse.Namespace) -> int:
@@ -289,7 +297,7 @@ def _autostart(options: argparse.Namespace) -> int:
         names = ("engine", "device", "listen", "distribution", "interpreter", "keys")
         command = autostart.turn_on({name: getattr(options, name) for name in names})
         words = f"Whenever you log on, Windows runs: {command}\n({autostart.PLACE})\n"
-        words += f"To use it: offload(endpoint={options.listen!r}). To undo this: sklearn-wsl-gpu worker autostart off"
+        words += f"From then on {_user(options)} uses it. To undo this: sklearn-wsl-gpu worker autostart off"
     else:
         found = autostart.turn_off()
         words = f"Windows does not run this any more: {found}" if found else "Nothing was to be started at logon."

@@ -36,7 +36,9 @@ class OffloadSession:
         self._report = own
 
     def __repr__(self) -> str:
-        where = self.settings.endpoint or "this process's worker"
+        session = sessions.peek(self.settings)
+        kept = session.where.endpoint if session is not None and session.where.kept else None
+        where = self.settings.endpoint or kept or "this process's worker"
         return f"<OffloadSession with {where}: {self._report!r}>"
 
     def report(self) -> Report:
@@ -140,8 +142,9 @@ class offload:
     Parameters
     ----------
     endpoint : str or None, default=None
-        ``"tcp://HOST:PORT"`` of a worker. None starts one as a child of this process on first use, and
-        reuses it; on Windows in WSL.
+        ``"tcp://HOST:PORT"`` of a worker. None takes the one that ``sklearn-wsl-gpu worker start`` keeps, if there is
+        one and it is what the settings ask for; else it starts one as a child of this process on first use, and reuses
+        it; on Windows in WSL.
     engine : str, default="auto"
         What the worker that is started computes with: ``"auto"`` or the name of an installed engine.
     device : str or int, default="auto"
@@ -192,7 +195,8 @@ class offload:
         is any, else those of the others that work (``"file"`` on Windows only), for each transfer the one that was
         measured to be done first.
     keys : path or None, default=None
-        Directory with the keys of the worker at `endpoint`; None takes ``~/.sklearn_wsl_gpu``.
+        Directory with the keys of the worker at `endpoint`, or of the one that is kept; None takes
+        ``~/.sklearn_wsl_gpu``.
     model_bytes : int, default=1073741824
         Memory, in bytes, in which a worker that is started keeps fitted models.
     distribution : str or None, default=None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sklearn_wsl_gpu import launch, sockets
 from sklearn_wsl_gpu.config import Settings
-from sklearn_wsl_gpu.errors import OffloadError, VersionMismatch, WorkerStartError, WorkerUnavailable
+from sklearn_wsl_gpu.errors import OffloadError, ProtocolError, VersionMismatch, WorkerStartError, WorkerUnavailable
 from sklearn_wsl_gpu.session import Session
 
 #: After a failure to reach a worker, calls fail at once with the same words for this long.
@@ -70,10 +70,14 @@ def obtain(settings: Settings) -> Session:
             _sessions.failed[key] = (time.monotonic(), error)
             raise
         _sessions.failed.pop(key, None)
-        if settings.verbose:
-            print(f"sklearn_wsl_gpu: pool of {session.pool.why}", file=sys.stderr)
+        _say(settings, f"pool of {session.pool.why}")
         _sessions.live[key] = session
         return session
+
+
+def _say(settings: Settings, words: str) -> None:
+    if settings.verbose:
+        print(f"sklearn_wsl_gpu: {words}", file=sys.stderr)
 
 
 def _is_usable(session: Session) -> bool:
@@ -90,21 +94,32 @@ def peek(settings: Settings) -> Session | None:
 def _open(settings: Settings) -> Session:
     where = launch.address(settings)
     try:
-        return Session(where, settings)
-    except (WorkerStartError, VersionMismatch):
-        raise
-    except WorkerUnavailable as error:
-        # One that answers without there being a way for arrays may have other sessions, and another would be no better.
-        if error.code in _ANSWERED or not launch.discard(where):
+        session = Session(where, settings)
+    except (WorkerUnavailable, ProtocolError) as error:
+        if where.kept:
+            _say(settings, f"the worker at {where.endpoint}, which is kept for all processes, is of no use: {error}")
+        elif not _is_gone(where, error):
             raise
-    # It was the parent process's and is gone with it, or it is stopped: this process starts another.
-    return Session(launch.address(settings), settings)
+    else:
+        if where.kept:
+            _say(settings, f"uses the worker at {where.endpoint}, which is kept for all processes")
+        return session
+    return Session(launch.address(settings, use_kept=False), settings)
+
+
+def _is_gone(where: launch.Address, error: OffloadError) -> bool:
+    """Tell whether it was the parent process's worker and is gone with it, or is stopped."""
+    if isinstance(error, (ProtocolError, WorkerStartError, VersionMismatch)):
+        return False
+    # One that answers without there being a way for arrays may have other sessions, and another would be no better.
+    return error.code not in _ANSWERED and launch.discard(where)
 
 
 def worker_address(settings: Settings) -> launch.Address | None:
-    """Return where the embedded worker of these settings is, for child processes; None if there is none."""
+    """Return where the worker of these settings is that name none, for child processes; None if there is none."""
     try:
-        return launch.address(settings)
+        where = launch.address(settings)
+        return obtain(settings).where if where.kept else where
     except OffloadError:
         return None
 

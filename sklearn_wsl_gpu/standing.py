@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 
 from sklearn_wsl_gpu.errors import OffloadError, WorkerStartError, WorkerUnavailable
 from sklearn_wsl_gpu.keys import HOME, create_keys, has_worker_keys, read_client_keys, read_worker_keys
-from sklearn_wsl_gpu.launch import commands, wsl
+from sklearn_wsl_gpu.launch import commands, kept, wsl
 from sklearn_wsl_gpu.launch.starting import WorkerProcess
 from sklearn_wsl_gpu.pool import counters
 from sklearn_wsl_gpu.pool.ledger import Slot
@@ -81,7 +80,8 @@ def start(
     with log.open("w+b") as messages:
         process = WorkerProcess(command, {"secret": secret, "clients": clients}, messages, 0)
     process.end_input()
-    known = _note(directory, {"endpoint": process.endpoint, "pid": 0 if command.where else process.child.pid})
+    pid = 0 if command.where else process.child.pid
+    known = _note(directory, kept.Kept(process.endpoint, pid, engine, device, distribution, interpreter))
     if known is not None:
         _end(process, directory)
         return known, False
@@ -93,18 +93,17 @@ def start(
             return found, True
         if found["broken"] or time.monotonic() > deadline:
             _end(process, directory)
-            _file(directory).unlink()
+            kept.path_in(directory).unlink()
             reason = found["broken"] or f"it was not ready within {_READY_SECONDS:.0f} s"
             raise WorkerStartError(f"The engine {engine} does not start: {reason} Its messages are in {log}.")
         time.sleep(0.05)
 
 
-def _note(directory: Path, worker: dict[str, Any]) -> dict[str, Any] | None:
+def _note(directory: Path, worker: kept.Kept) -> dict[str, Any] | None:
     """Make a worker the one of a directory; return the state of another one that was started meanwhile."""
     while True:
         try:
-            with _file(directory).open("x", encoding="ascii") as file:
-                json.dump(worker, file)
+            kept.write(directory, worker)
         except FileExistsError:
             known = _running_or_forgotten(directory)
             if known is not None:
@@ -207,7 +206,7 @@ def stop(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
         if process >= 0:
             os.close(process)
     if endpoint is None:
-        _file(directory).unlink(missing_ok=True)
+        kept.path_in(directory).unlink(missing_ok=True)
     return found
 
 
@@ -237,19 +236,18 @@ def _ask(endpoint: str, directory: Path, message: m.Message) -> m.Message:
 
 
 def _running(directory: Path) -> dict[str, Any] | None:
-    try:
-        noted = json.loads(_file(directory).read_text("ascii"))
-        endpoint, pid = str(noted["endpoint"]), int(noted.get("pid", 0))
-    except (OSError, ValueError, KeyError):
+    noted = kept.read(directory)
+    if noted is None:
         return None  # it was never started
     try:
-        return look(endpoint, directory)
+        return look(noted.endpoint, directory)
     except WorkerUnavailable:
+        pid = noted.pid
         if not _is_worker(pid):
             return None
         raise WorkerUnavailable(
-            f"The worker at {endpoint} (process {pid}) runs and does not answer: it is stopped, or the machine is very "
-            f"busy. Try again, let it go on (kill -CONT {pid}), or end it: kill -9 {pid}"
+            f"The worker at {noted.endpoint} (process {pid}) runs and does not answer: it is stopped, or the machine "
+            f"is very busy. Try again, let it go on (kill -CONT {pid}), or end it: kill -9 {pid}"
         ) from None
 
 
@@ -270,12 +268,13 @@ def _is_worker(pid: int) -> bool:
 def _running_or_forgotten(directory: Path) -> dict[str, Any] | None:
     """Return the state of the worker of a directory; if it is gone, there is no address of it any more."""
     with contextlib.suppress(FileNotFoundError):
-        before = _file(directory).read_bytes()
+        note = kept.path_in(directory)
+        before = note.read_bytes()
         known = _running(directory)
         if known is not None:
             return known
-        if _file(directory).read_bytes() == before:  # nobody was faster
-            _file(directory).unlink()
+        if note.read_bytes() == before:  # nobody was faster
+            note.unlink()
     return None
 
 
@@ -296,7 +295,3 @@ def _has_ended(process: int, directory: Path) -> bool:
             return False
         time.sleep(0.05)
     return True
-
-
-def _file(directory: Path) -> Path:
-    return directory / "running.json"

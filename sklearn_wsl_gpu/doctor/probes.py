@@ -71,7 +71,7 @@ def _echo(arguments: dict[str, Any]) -> bool:
 
 
 def fit(**arguments: Any) -> None:
-    """Fit KMeans on the GPU, with a worker of this process; tell ``seconds``, and whether it is ``right``."""
+    """Fit KMeans on the GPU, with a worker of this machine; tell ``seconds``, and whether it is ``right``."""
     import numpy as np
     from sklearn.cluster import KMeans
 

@@ -1,4 +1,4 @@
-"""How a worker comes to exist: the address and keys to talk to, by the endpoint setting."""
+"""How a worker comes to exist: the address and keys to talk to, by the settings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sklearn_wsl_gpu.config import Settings
+from sklearn_wsl_gpu.errors import ConfigurationError
 from sklearn_wsl_gpu.keys import HOME, ClientKeys, read_client_keys
-from sklearn_wsl_gpu.launch import commands
+from sklearn_wsl_gpu.launch import commands, kept
 from sklearn_wsl_gpu.launch.child import ChildWorker
 
 
@@ -30,6 +31,8 @@ class Address(NamedTuple):
     keys: ClientKeys
     #: Whether it is another process's embedded worker.
     guest: bool = False
+    #: Whether it is the one that is kept for all processes, which nobody has named.
+    kept: bool = False
 
 
 @dataclass(slots=True)
@@ -47,8 +50,15 @@ def worker_key(settings: Settings) -> WorkerKey:
     return WorkerKey(*[getattr(settings, name) for name in WorkerKey._fields])
 
 
-def address(settings: Settings) -> Address:
-    """Return where the worker of these settings is; start one of this process's own if they name none.
+def address(settings: Settings, *, use_kept: bool = True) -> Address:
+    """Return where the worker of these settings is; start one of this process's own if there is none.
+
+    Parameters
+    ----------
+    settings : Settings
+        If they name no endpoint, it is the worker that this process has, or else the one that is kept for all.
+    use_kept : bool
+        Whether one that is kept for all will do. It may be gone.
 
     Raises
     ------
@@ -67,10 +77,24 @@ def address(settings: Settings) -> Address:
         if worker is None or not worker.alive:
             if worker is not None:
                 worker.stop()
+                del _workers.local[key]
+            standing = _kept(settings) if use_kept else None
+            if standing is not None:
+                return standing
             command = commands.worker(key.distribution, key.interpreter, ["--embedded"])
             given = {"engine": key.engine, "device": key.device, "model_bytes": key.model_bytes}
             worker = _workers.local[key] = ChildWorker(command, given, settings.verbose)
         return Address(worker.endpoint, worker.keys)
+
+
+def _kept(settings: Settings) -> Address | None:
+    found = kept.find(settings)
+    if found is None:
+        return None
+    try:
+        return Address(found.endpoint, read_client_keys(settings.keys or HOME), kept=True)
+    except ConfigurationError:
+        return None  # nobody has asked for these keys
 
 
 def inherit(key: WorkerKey, where: Address) -> None:

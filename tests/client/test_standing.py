@@ -44,7 +44,7 @@ def test_a_worker_is_started_used_shown_and_stopped(keys: str, capsys: pytest.Ca
     assert main(["worker", "start", "--keys", keys]) == 0
     said = capsys.readouterr().out
     worker = _json(capsys, "status", "--keys", keys)["workers"][0]
-    assert f"SKLEARN_WSL_GPU_ENDPOINT={worker['endpoint']}" in said
+    assert f"From now on offload(keys={keys!r}) uses it." in said
     assert (worker["ready"], worker["engines"], worker["sessions"]) == (True, ["cpu"], [])
     assert [(executor["device"], executor["sessions"]) for executor in worker["executors"]] == [("auto", 0)]
 
