@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sklearn_wsl_gpu import windows
 from sklearn_wsl_gpu.errors import OffloadError, WorkerStartError, WorkerUnavailable
 from sklearn_wsl_gpu.keys import HOME, create_keys, has_worker_keys, read_client_keys, read_worker_keys
 from sklearn_wsl_gpu.launch import commands, kept, wsl
@@ -81,7 +82,10 @@ def start(
         process = WorkerProcess(command, {"secret": secret, "clients": clients}, messages, 0)
     process.end_input()
     pid = 0 if command.where else process.child.pid
-    known = _note(directory, kept.Kept(process.endpoint, pid, engine, device, distribution, interpreter))
+    known = _note(
+        directory,
+        kept.Kept(process.endpoint, pid, engine, device, distribution, interpreter, windows.is_elevated()),
+    )
     if known is not None:
         _end(process, directory)
         return known, False
@@ -193,7 +197,7 @@ def stop(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
         If it does not end.
     """
     directory = Path(keys or HOME)
-    found = status(keys, endpoint)
+    found = _running_or_forgotten(directory) if endpoint is None else look(endpoint, directory)
     if found is None:
         return None
     process = _descriptor(found["pid"]) if endpoint is None and not wsl.is_between() else -1

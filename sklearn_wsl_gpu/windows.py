@@ -1,4 +1,4 @@
-"""What exists on Windows only: the registry, jobs, in which processes end together, and what drives there are."""
+"""What exists on Windows only: the registry, jobs, in which processes end together, drives, and administrators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _INSTALLED = 1
 _VM_MODE = 0x8
 _KILL_ON_JOB_CLOSE = 0x2000
 _EXTENDED_LIMITS = 9
-_INVALID_ATTRIBUTES = 0xFFFFFFFF
+_INVALID_ATTRIBUTES = _INVALID_SIZE = 0xFFFFFFFF
 _SET_QUOTA_AND_TERMINATE = 0x0101
 #: Else a handle would be cut to 32 bits.
 _handle = ctypes.c_void_p
@@ -139,3 +139,29 @@ def volume(path: str) -> tuple[int, int] | None:
     if attributes == _INVALID_ATTRIBUTES:
         return None
     return int(kernel32.GetDriveTypeW(ntpath.splitdrive(path)[0] + "\\")), attributes
+
+
+def size_on_disk(path: str) -> int | None:
+    """Return the bytes that a file takes; None where Windows does not tell.
+
+    References
+    ----------
+    Microsoft, "GetCompressedFileSizeW": of a sparse file that is less than its size.
+    """
+    kernel32 = _kernel32()
+    if kernel32 is None:
+        return None
+    high = ctypes.c_uint32()
+    low = kernel32.GetCompressedFileSizeW(path, ctypes.byref(high)) & _INVALID_SIZE
+    return None if low == _INVALID_SIZE else (high.value << 32) + low
+
+
+def is_elevated() -> bool:
+    """Tell whether this process is an administrator's; False elsewhere.
+
+    References
+    ----------
+    Microsoft, "IsUserAnAdmin".
+    """
+    libraries = getattr(ctypes, "windll", None)
+    return libraries is not None and bool(libraries.shell32.IsUserAnAdmin())

@@ -79,7 +79,7 @@ CLIENT = {
     "enabling": "config context patching reporting",
     "autoload": "enabling errors following importing",
     "running": "autoload errors keys reporting",
-    "standing": "errors keys launch pool protocol sockets waiting",
+    "standing": "errors keys launch pool protocol sockets waiting windows",
     "doctor": "carriers config context errors keys launch paths pool protocol sessions standing windows",
     "cli": "config doctor errors launch running standing tables workertext",
     "__main__": "cli",
@@ -130,7 +130,7 @@ LIBRARIES = {
     "numpy": """
         sklearn_wsl_gpu.allocating
         sklearn_wsl_gpu.adopt sklearn_wsl_gpu.gather sklearn_wsl_gpu.graphs sklearn_wsl_gpu.inputs
-        sklearn_wsl_gpu.carriers.file_reply sklearn_wsl_gpu.doctor.probes
+        sklearn_wsl_gpu.carriers.checksum sklearn_wsl_gpu.carriers.file_reply sklearn_wsl_gpu.doctor.probes
         sklearn_wsl_gpu.measuring sklearn_wsl_gpu.namespaces sklearn_wsl_gpu.crossvalidation sklearn_wsl_gpu.functions
         sklearn_wsl_gpu.pool.copying sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.segment sklearn_wsl_gpu.room
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding

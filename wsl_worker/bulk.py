@@ -17,7 +17,8 @@ from collections.abc import Callable
 from functools import partial
 
 from sklearn_wsl_gpu.carriers import frames, sockets
-from sklearn_wsl_gpu.carriers.base import BACK, CarrierFailed
+from sklearn_wsl_gpu.carriers.base import BACK, CarrierFailed, Damaged
+from sklearn_wsl_gpu.carriers.checksum import CHECKSUM_BYTES, Checksum
 from sklearn_wsl_gpu.carriers.frames import Head
 from sklearn_wsl_gpu.errors import OffloadError, PoolError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Segment
@@ -262,6 +263,7 @@ def _move(end: socket.socket, account: Account) -> None:
 def _take(end: socket.socket, account: Account, head: Head) -> None:
     header = sockets.receive(end, SPAN_HEADER_BYTES, None, _STALL_SECONDS)
     at, last, words = head.offset, head.offset + head.nbytes, ""
+    checksum = Checksum()
     try:
         with account.writing(end, head.request):
             segment = _segment(account, head)
@@ -270,19 +272,27 @@ def _take(end: socket.socket, account: Account, head: Head) -> None:
             while at < last:
                 count = min(_BLOCK_BYTES, last - at)
                 segment.reserve(head.ref.start + at, count)
-                sockets.receive_into(end, segment.window(head.ref.start + at, count).data, None, _STALL_SECONDS)
+                window = segment.window(head.ref.start + at, count).data
+                sockets.receive_into(end, window, None, _STALL_SECONDS, checksum)
                 account.arrivals.note(head.request, head.ref, at, at + count)
                 at += count
+            told = sockets.receive(end, CHECKSUM_BYTES, None, _STALL_SECONDS)
+            at += CHECKSUM_BYTES
+            if told != checksum.digest():
+                raise Damaged("Other bytes have come over the connection of the bulk data than the client has sent.")
             # Last: what is torn is never taken for whole.
             segment.reserve(head.ref.start, SPAN_HEADER_BYTES)
             segment.window(head.ref.start, SPAN_HEADER_BYTES).data[:] = header
+    except Damaged as error:
+        sockets.send(end, frames.pack_answer(frames.DAMAGED, str(error)), None, _STALL_SECONDS)
+        raise
     except CarrierFailed:
         raise
     except OffloadError as error:
-        words = str(error)
+        words, last = str(error), last + CHECKSUM_BYTES
     while at < last:  # it comes in any case, and has to be out of the way of the answer
         at += len(sockets.receive(end, min(sockets.CHUNK_BYTES, last - at), None, _STALL_SECONDS))
-    sockets.send(end, frames.pack_answer(words), None, _STALL_SECONDS)
+    sockets.send(end, frames.pack_answer(frames.REFUSED if words else frames.DONE, words), None, _STALL_SECONDS)
 
 
 def _give(end: socket.socket, account: Account, head: Head) -> None:
@@ -292,10 +302,12 @@ def _give(end: socket.socket, account: Account, head: Head) -> None:
         segment.check(span.start, span.generation, span.nbytes, CLIENT, WORKER)
         window = segment.window(span.start, head.nbytes)
     except OffloadError as error:
-        sockets.send(end, frames.pack_answer(str(error)), None, _STALL_SECONDS)
+        sockets.send(end, frames.pack_answer(frames.REFUSED, str(error)), None, _STALL_SECONDS)
         return
+    checksum = Checksum()
     sockets.send(end, frames.pack_answer(), None, _STALL_SECONDS)
-    sockets.send(end, window.data, None, _STALL_SECONDS)
+    sockets.send(end, window.data, None, _STALL_SECONDS, checksum)
+    sockets.send(end, checksum.digest(), None, _STALL_SECONDS)
 
 
 def _segment(account: Account, head: Head) -> Segment:

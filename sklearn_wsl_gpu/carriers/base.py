@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.errors import WorkerUnavailable
@@ -25,6 +25,10 @@ class CarrierFailed(WorkerUnavailable):
     """A carrier did not get the bytes across, or not as they were; another one may."""
 
     code = "carrier-failed"
+
+
+class Damaged(CarrierFailed):
+    """Other bytes have come over a connection than were sent."""
 
 
 class Unsettled(WorkerUnavailable):
@@ -45,6 +49,8 @@ class Carrier(ABC):
     Its calls may be made by several threads at a time.
     """
 
+    #: What it is called in an offer.
+    kind: ClassVar[str]
     #: Its name, and by which route it goes if there are several.
     name: str
     #: Whether bytes have to lie in the client's segment before they go there, and not just somewhere in its memory.
@@ -112,8 +118,18 @@ class Carrier(ABC):
         return True
 
     @abstractmethod
-    def admit(self, number: int, segment: Segment) -> None:
-        """Know another segment of the pool."""
+    def admit(self, number: int, segment: Segment, offered: list[Any], answer: Sequence[Any]) -> None:
+        """Know another segment of the pool.
+
+        Parameters
+        ----------
+        number : int
+        segment : Segment
+        offered : list
+            What was said of it to the worker.
+        answer : sequence
+            What the worker said to that, unchecked.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -53,7 +53,7 @@ class File(Carrier):
         Ways in which the worker can read and write, the cheapest first.
     """
 
-    name = NAME
+    kind = name = NAME
     needs_segment = True
     open_seconds = 3.0
 
@@ -92,7 +92,7 @@ class File(Carrier):
                     break
         raise CarrierFailed(f"The pool's file is not coherent. {' '.join(reasons)}")
 
-    def admit(self, number: int, segment: Segment) -> None:
+    def admit(self, number: int, segment: Segment, offered: list[Any], answer: Sequence[Any]) -> None:
         deadline = time.monotonic() + self.open_seconds
         with self._probing(number, deadline):
             if self._challenge(number, segment, deadline) is not None:

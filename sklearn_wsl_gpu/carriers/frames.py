@@ -6,12 +6,13 @@
     greeting  magic, session, nonce            ->
                                                <-   nonce, HMAC-SHA256(key, "worker" + both nonces)
     HMAC-SHA256(key, "client" + both nonces)   ->
-    head (THERE), span header, bytes           ->
+    head (THERE), span header, bytes, checksum ->
                                                <-   answer
     head (BACK)                                ->
-                                               <-   answer, bytes of the span from its start on
+                                               <-   answer, bytes of the span from its start on, checksum
 
-The key has come to the client over the encrypted ZeroMQ connection. One side speaks at a time.
+The key has come to the client over the encrypted ZeroMQ connection. One side speaks at a time. A `checksum` is that of
+the bytes before it; a span's header has its own.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ GREETING_BYTES = _GREETING.size
 HEAD_BYTES = _HEAD.size + _CRC.size
 ANSWER_BYTES = _ANSWER.size
 _MAX_WORDS = 4096
+#: What becomes of a transfer; refused, it leaves the connection as good as before.
+DONE, REFUSED, DAMAGED = 0, 1, 2
 
 
 class Head(NamedTuple):
@@ -97,15 +100,15 @@ def unpack_head(raw: bytes) -> Head:
     return Head(way, request, SpanRef(segment, start, nbytes, generation), offset, count)
 
 
-def pack_answer(words: str = "") -> bytes:
+def pack_answer(outcome: int = DONE, words: str = "") -> bytes:
     """Return the bytes of an answer: that it is done, or why not."""
     raw = words.encode("utf-8")[:_MAX_WORDS]
-    return _ANSWER.pack(_MAGIC_ANSWER, bool(words), 0, len(raw)) + raw
+    return _ANSWER.pack(_MAGIC_ANSWER, outcome, 0, len(raw)) + raw
 
 
-def unpack_answer(raw: bytes) -> tuple[bool, int]:
-    """Return whether a transfer was refused, and the bytes of the words that follow."""
-    magic, refused, _, nbytes = _ANSWER.unpack(raw)
-    if magic != _MAGIC_ANSWER or nbytes > _MAX_WORDS:
+def unpack_answer(raw: bytes) -> tuple[int, int]:
+    """Return the outcome of a transfer, and the bytes of the words that follow."""
+    magic, outcome, _, nbytes = _ANSWER.unpack(raw)
+    if magic != _MAGIC_ANSWER or nbytes > _MAX_WORDS or outcome > DAMAGED:
         raise RemoteProtocolError("The answer to a transfer is none.")
-    return bool(refused), nbytes
+    return outcome, nbytes

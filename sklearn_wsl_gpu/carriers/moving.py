@@ -41,7 +41,7 @@ class Moving:
         self._ask = ask
         self._wanted = wanted
         self._offered: dict[int, list[list[Any]]] = {}
-        #: Those in use, the preferred one first; none if both sides have the same memory.
+        #: Those in use, the preferred one first.
         self.carriers: list[Carrier] = []
         self._opened: list[Carrier] = []
         #: Why others are not, by name: from the beginning, or no more.
@@ -49,6 +49,7 @@ class Moving:
         self.demoted: dict[str, str] = {}
         #: What was measured of them, by name; nothing where there is no choice.
         self.rates: dict[str, calibration.Rates] = {}
+        #: Whether both sides have the same memory, and nothing has to be moved.
         self.is_shared = False
         #: Seconds that the least transfer takes.
         self.least_seconds = 0.0
@@ -56,12 +57,12 @@ class Moving:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<Moving by {', '.join(self._used) or 'nothing'}>"
+        return f"<Moving by {', '.join(carrier.name for carrier in self.carriers) or 'nothing'}>"
 
     @property
     def is_usable(self) -> bool:
         """Whether there is a way left."""
-        return self.is_shared or bool(self.carriers)
+        return bool(self.carriers)
 
     def offer(self, number: int, segment: Segment) -> list[Any]:
         """Return what a worker needs to know of a segment to use one of the carriers; see `Hello`."""
@@ -71,26 +72,29 @@ class Moving:
         return [segment.region, offered]
 
     def admit(self, number: int, segment: Segment, answers: Sequence[list[Any]]) -> None:
-        """Make sure that a segment is what the worker has, too.
+        """Make sure that another segment is what the worker has, too.
 
         Raises
         ------
         WorkerUnavailable
             If it is not.
         """
-        offered = {offer[0]: offer for offer in self._offered.pop(number)}
-        answered = {answer[0]: answer[1:] for answer in answers}
-        if shared.NAME in answered and shared.NAME in offered:
-            shared.prove(segment, offered[shared.NAME], answered[shared.NAME][0])
-        elif not answered.keys() & offered.keys() or self.is_shared:
-            raise ProtocolError("The worker did not answer to any of the ways to the pool that it was offered.")
+        offered, answered = self._pairs(number, answers)
         for carrier in self.carriers:
             try:
-                carrier.admit(number, segment)
+                carrier.admit(number, segment, offered[carrier.kind], answered.get(carrier.kind, ()))
             except CarrierFailed as error:
                 self._demote(carrier, str(error))
-        if number and not self.is_usable:
+        if not self.is_usable:
             raise self._no_way()
+
+    def _pairs(self, number: int, answers: Sequence[list[Any]]) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+        """Return what was offered of a segment, and what was answered, by kind of carrier."""
+        offered = {offer[0]: offer for offer in self._offered.pop(number)}
+        answered = {answer[0]: answer[1:] for answer in answers if answer[0] in offered}
+        if not answered:
+            raise ProtocolError("The worker did not answer to any of the ways to the pool that it was offered.")
+        return offered, answered
 
     def open(self, welcome: m.Welcome, host: str) -> None:
         """Get ready to move, by what the worker has answered to the offers of the first segment.
@@ -108,19 +112,22 @@ class Moving:
         WorkerUnavailable
             If there is no way.
         """
-        self.admit(0, self._pool.segment, welcome.carriers)
+        offered, answered = self._pairs(0, welcome.carriers)
         self.refused = {name: words for name, words in welcome.refused}
-        answered = {answer[0]: answer[1:] for answer in welcome.carriers}
-        self.is_shared = shared.NAME in answered
-        if self.is_shared:
-            return
-        opened, closed = opening.open_all([*self._candidates(welcome, answered, host)], self._pool.segment)
+        if shared.NAME in answered:
+            candidates: list[Carrier] = [shared.Shared(offered[shared.NAME], answered[shared.NAME])]
+        else:
+            candidates = [*self._candidates(welcome, answered, host)]
+        opened, closed = opening.open_all(candidates, self._pool.segment)
         self.refused.update(closed)
         self._opened = self.carriers = opened
         if len(opened) > 1:
             self._calibrate(welcome)
         if not self.carriers:
             raise self._no_way()
+        self.is_shared = shared.NAME in answered
+        if self.is_shared:
+            return
         began = time.perf_counter()
         lease = self._pool.lease_input(2 * SPAN_HEADER_BYTES)
         try:
@@ -132,8 +139,8 @@ class Moving:
         self._pool.reserves_inputs = False
 
     def measure(self) -> None:
-        """Measure the carriers in use anew; see `rates`."""
-        for carrier in self.carriers:
+        """Measure the carriers in use anew, unless there is nothing to be moved; see `rates`."""
+        for carrier in [] if self.is_shared else self.carriers:
             try:
                 self.rates[carrier.name] = calibration.measure(carrier, self._pool)
             except CarrierFailed as error:
@@ -149,7 +156,7 @@ class Moving:
             ``reason`` of the latter; and as far as they were measured, else None, ``round_trip`` of the least transfer
             in seconds, and bandwidths ``there`` and ``back`` in bytes per second.
         """
-        states = [(name, "in use", "") for name in self._used]
+        states = [(carrier.name, "in use", "") for carrier in self.carriers]
         states += [(name, "demoted", words) for name, words in self.demoted.items()]
         states += [(name, "refused", words) for name, words in self.refused.items()]
         return [
@@ -158,13 +165,9 @@ class Moving:
         ]
 
     @property
-    def _used(self) -> list[str]:
-        return [shared.NAME] if self.is_shared else [carrier.name for carrier in self.carriers]
-
-    @property
     def ways(self) -> list[tuple[str, str]]:
         """Name of each carrier, and in words: that it is in use, and how fast it is if that is known, or why not."""
-        speeds = [(name, calibration.words(self.rates.get(name))) for name in self._used]
+        speeds = [(carrier.name, calibration.words(self.rates.get(carrier.name))) for carrier in self.carriers]
         told = [(name, f"in use, {speed}" if speed else "in use") for name, speed in speeds]
         told += [(name, f"given up: {words}") for name, words in self.demoted.items()]
         return [*told, *((name, f"refused: {words}") for name, words in self.refused.items())]

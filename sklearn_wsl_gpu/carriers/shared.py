@@ -12,8 +12,12 @@ import hashlib
 import os
 import stat
 import sys
+import threading
+from collections.abc import Sequence
 from typing import Any
 
+from sklearn_wsl_gpu.arrays import SpanRef
+from sklearn_wsl_gpu.carriers.base import Carrier
 from sklearn_wsl_gpu.errors import StaleReference, WorkerUnavailable
 from sklearn_wsl_gpu.pool.layout import CHALLENGE_BYTES, CHALLENGE_OFFSET, Geometry, unpack_superblock
 from sklearn_wsl_gpu.pool.segment import Segment
@@ -99,10 +103,42 @@ def accept(raw: list[Any], budget: int) -> tuple[int, Geometry, bytes]:
     return descriptor, geometry, proof
 
 
-def prove(segment: Segment, offered: list[Any], proof: bytes) -> None:
-    """Make sure, on the client's side, that the worker wrote into this very memory."""
-    if proof != _answer(offered[3]) or segment.worker_challenge() != proof:
-        raise _not_shared()
+class Shared(Carrier):
+    """The client's end of memory that the worker has, too: there is nothing to be moved.
+
+    Parameters
+    ----------
+    offered : list
+        What `offer` said of the pool's first segment.
+    answer : sequence
+        What the worker said to that, unchecked.
+    """
+
+    kind = name = NAME
+    needs_segment = True
+    open_seconds = 1.0
+
+    def __init__(self, offered: list[Any], answer: Sequence[Any]) -> None:
+        self._offered = offered
+        self._answer = answer
+
+    def open(self, segment: Segment, deadline: float, enough: threading.Event) -> None:
+        self.admit(0, segment, self._offered, self._answer)
+
+    def admit(self, number: int, segment: Segment, offered: list[Any], answer: Sequence[Any]) -> None:
+        if [*answer] != [_answer(offered[3])] or segment.worker_challenge() != answer[0]:
+            raise _not_shared()
+
+    def there(
+        self, request: int, ref: SpanRef, offset: int, pieces: Sequence[memoryview], deadline: float | None
+    ) -> None:
+        pass
+
+    def back(self, request: int, ref: SpanRef, window: memoryview, deadline: float | None) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def too_large(geometry: Geometry, budget: int) -> WorkerUnavailable:

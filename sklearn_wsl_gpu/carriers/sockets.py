@@ -8,8 +8,10 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
 
 from sklearn_wsl_gpu.carriers.base import CarrierFailed
+from sklearn_wsl_gpu.carriers.checksum import BLOCK_BYTES, Checksum
 from sklearn_wsl_gpu.errors import DeadlineExceeded
 
 #: In parts of this size: so a wait is never longer than that for one of them, and what has come can be used.
@@ -70,7 +72,13 @@ def hang_up(end: socket.socket) -> None:
     end.close()
 
 
-def receive_into(end: socket.socket, window: memoryview, deadline: float | None, stall: float | None) -> None:
+def receive_into(
+    end: socket.socket,
+    window: memoryview,
+    deadline: float | None,
+    stall: float | None,
+    checksum: Checksum | None = None,
+) -> None:
     """Fill a window.
 
     Parameters
@@ -82,6 +90,8 @@ def receive_into(end: socket.socket, window: memoryview, deadline: float | None,
         `time.monotonic` value at which to give up.
     stall : float or None
         Seconds after which an end that gives nothing is gone; None waits for ever.
+    checksum : Checksum or None
+        Told of the bytes, while a cache has them.
 
     Raises
     ------
@@ -90,10 +100,22 @@ def receive_into(end: socket.socket, window: memoryview, deadline: float | None,
     DeadlineExceeded
         If the deadline passes first.
     """
+    for part in _parts(window, checksum):
+        _fill(end, part, deadline, stall)
+        if checksum is not None:
+            checksum.add(part)
+
+
+def _parts(view: memoryview, checksum: Checksum | None) -> Iterator[memoryview]:
+    step = CHUNK_BYTES if checksum is None else BLOCK_BYTES
+    return (view[begin : begin + step] for begin in range(0, len(view), step))
+
+
+def _fill(end: socket.socket, window: memoryview, deadline: float | None, stall: float | None) -> None:
     got, heard = 0, time.monotonic()
     while got < len(window):
         try:
-            count = end.recv_into(window[got : got + CHUNK_BYTES])
+            count = end.recv_into(window[got:])
         except TimeoutError:
             _check(heard, deadline, stall)
             continue
@@ -113,12 +135,25 @@ def receive(end: socket.socket, nbytes: int, deadline: float | None, stall: floa
     return bytes(raw)
 
 
-def send(end: socket.socket, data: memoryview | bytes, deadline: float | None, stall: float | None) -> None:
+def send(
+    end: socket.socket,
+    data: memoryview | bytes,
+    deadline: float | None,
+    stall: float | None,
+    checksum: Checksum | None = None,
+) -> None:
     """Send all bytes; as `receive_into`."""
-    view, sent, heard = memoryview(data), 0, time.monotonic()
+    for part in _parts(memoryview(data), checksum):
+        if checksum is not None:
+            checksum.add(part)
+        _put(end, part, deadline, stall)
+
+
+def _put(end: socket.socket, view: memoryview, deadline: float | None, stall: float | None) -> None:
+    sent, heard = 0, time.monotonic()
     while sent < len(view):
         try:
-            sent += end.send(view[sent : sent + CHUNK_BYTES])
+            sent += end.send(view[sent:])
         except TimeoutError:
             _check(heard, deadline, stall)
             continue

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.carriers import frames, sockets
-from sklearn_wsl_gpu.carriers.base import BACK, THERE, Carrier, CarrierFailed
+from sklearn_wsl_gpu.carriers.base import BACK, THERE, Carrier, CarrierFailed, Damaged
+from sklearn_wsl_gpu.carriers.checksum import CHECKSUM_BYTES, Checksum
 from sklearn_wsl_gpu.carriers.frames import Head
 from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolError, RemoteProtocolError
 from sklearn_wsl_gpu.pool.segment import Segment
@@ -110,6 +111,7 @@ class Stream(Carrier):
         Known to this session and the worker.
     """
 
+    kind = NAME
     needs_segment = False
 
     def __init__(self, route: Route, session: int, key: bytes) -> None:
@@ -143,8 +145,10 @@ class Stream(Carrier):
 
         def work(end: socket.socket) -> None:
             sockets.send(end, head + pieces[0], deadline, sockets.STALL_SECONDS)
+            checksum = Checksum()
             for piece in pieces[1:]:
-                sockets.send(end, piece, deadline, sockets.STALL_SECONDS)
+                sockets.send(end, piece, deadline, sockets.STALL_SECONDS, checksum)
+            sockets.send(end, checksum.digest(), deadline, sockets.STALL_SECONDS)
             self._hear(end, deadline)
 
         self._with_end(work, deadline)
@@ -155,11 +159,14 @@ class Stream(Carrier):
         def work(end: socket.socket) -> None:
             sockets.send(end, head, deadline, sockets.STALL_SECONDS)
             self._hear(end, deadline)
-            sockets.receive_into(end, window, deadline, sockets.STALL_SECONDS)
+            checksum = Checksum()
+            sockets.receive_into(end, window, deadline, sockets.STALL_SECONDS, checksum)
+            if sockets.receive(end, CHECKSUM_BYTES, deadline, sockets.STALL_SECONDS) != checksum.digest():
+                raise Damaged("Other bytes have come over the connection of the bulk data than the worker has sent.")
 
         self._with_end(work, deadline)
 
-    def admit(self, number: int, segment: Segment) -> None:
+    def admit(self, number: int, segment: Segment, offered: list[Any], answer: Sequence[Any]) -> None:
         pass  # the worker has memory of its own for it
 
     def close(self) -> None:
@@ -181,7 +188,7 @@ class Stream(Carrier):
                 raise
             except CarrierFailed as error:
                 sockets.hang_up(end)
-                if is_new or isinstance(error, sockets.Stalled):
+                if is_new or isinstance(error, (sockets.Stalled, Damaged)):
                     raise
             except BaseException:
                 sockets.hang_up(end)
@@ -194,10 +201,11 @@ class Stream(Carrier):
 
     def _hear(self, end: socket.socket, deadline: float | None) -> None:
         raw = sockets.receive(end, frames.ANSWER_BYTES, deadline, sockets.STALL_SECONDS)
-        refused, nbytes = frames.unpack_answer(raw)
-        if refused:
-            words = sockets.receive(end, nbytes, deadline, sockets.STALL_SECONDS).decode("utf-8", "replace")
-            raise Refused(words)
+        outcome, nbytes = frames.unpack_answer(raw)
+        if outcome == frames.DONE:
+            return
+        words = sockets.receive(end, nbytes, deadline, sockets.STALL_SECONDS).decode("utf-8", "replace")
+        raise Refused(words) if outcome == frames.REFUSED else Damaged(words)
 
     def _take(self, deadline: float | None) -> tuple[socket.socket, bool]:
         with self._lock:

@@ -6,9 +6,10 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from sklearn_wsl_gpu import config, standing
 from sklearn_wsl_gpu.carriers import file_reply
@@ -16,7 +17,9 @@ from sklearn_wsl_gpu.doctor import windows
 from sklearn_wsl_gpu.doctor.asking import read
 from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, information, ok, warning
 from sklearn_wsl_gpu.doctor.filesystems import FOREIGN, mount_of
+from sklearn_wsl_gpu.errors import OffloadError
 from sklearn_wsl_gpu.keys import HOME, has_curve
+from sklearn_wsl_gpu.launch import kept
 from sklearn_wsl_gpu.pool import files, memory
 
 
@@ -68,15 +71,48 @@ def look_at_keys(circumstances: Circumstances) -> Finding:
     return judge_keys(str(directory), there, wide, has_curve(), kind)
 
 
-def judge_leftovers(paths: Sequence[str], dead_worker: str, orphans: Sequence[int]) -> Finding:
+def judge_kept(worker: kept.Kept | None, state: Mapping[str, Any] | None, error: str) -> Finding:
+    """Decide on the worker that is kept for all processes.
+
+    Parameters
+    ----------
+    worker : Kept or None
+        What is noted of it.
+    state : mapping or None
+        What it told, as `standing.status` returns it; None if it is gone.
+    error : str
+        Why it does not tell; empty if it did, or is gone.
+    """
+    if worker is None:
+        return information("None is kept: each process has its own, which ends with it.")
+    if error:
+        return warning(error, "Then: sklearn-wsl-gpu worker start")
+    if state is None:
+        return warning(
+            f"The worker at {worker.endpoint} is gone: each process looks for it in vain, and starts its own.",
+            "Run sklearn-wsl-gpu worker start; or worker stop, which forgets it.",
+        )
+    engines = ", ".join(state["engines"]) or "none that is ready"
+    return ok(f"{worker.endpoint} answers: engine {engines}, {len(state['sessions'])} sessions")
+
+
+def look_at_kept(circumstances: Circumstances) -> Finding:
+    settings = config.resolve(circumstances.arguments)
+    worker, state, error = kept.read(Path(settings.keys or HOME)), None, ""
+    try:
+        state = None if worker is None else standing.status(settings.keys, None)
+    except OffloadError as problem:
+        error = str(problem)
+    return judge_kept(worker, state, error)
+
+
+def judge_leftovers(paths: Sequence[str], orphans: Sequence[int]) -> Finding:
     """Decide on what dead sessions have left.
 
     Parameters
     ----------
     paths : sequence of str
         Pools, and directories for replies, of processes that were killed.
-    dead_worker : str
-        File that names the address of a worker that is gone; empty for none.
     orphans : sequence of int
         Workers that have lost the process that they belong to.
     """
@@ -84,9 +120,6 @@ def judge_leftovers(paths: Sequence[str], dead_worker: str, orphans: Sequence[in
     if paths:
         found.append(f"files of dead sessions, which the next session there removes: {', '.join(paths)}")
         remedies.append(f"rm -r {' '.join(paths)}")
-    if dead_worker:
-        found.append(f"{dead_worker} names a worker that does not answer")
-        remedies.append("sklearn-wsl-gpu worker start")
     if orphans:
         found.append(f"workers without a client: processes {', '.join(map(str, orphans))}")
         remedies.append(f"kill {' '.join(map(str, orphans))}")
@@ -99,9 +132,7 @@ def look_at_leftovers(circumstances: Circumstances) -> Finding:
     settings = config.resolve(circumstances.arguments)
     bases = {Path(base) for base in (memory.directory_of(settings.pool_dir, named=True), tempfile.gettempdir()) if base}
     left = [str(path) for base in sorted(bases) for path in [*file_reply.abandoned(base), *files.abandoned(base)]]
-    address = Path(settings.keys or HOME) / "running.json"
-    dead = address.exists() and standing.status(settings.keys, None) is None
-    return judge_leftovers(left, str(address) if dead else "", _orphans())
+    return judge_leftovers(left, _orphans())
 
 
 def _orphans() -> list[int]:

@@ -14,6 +14,8 @@ _SUFFIXED = re.compile(
     r"(?:lib)?(?:cuml|cudf|cuvs|raft|rmm|kvikio|ucxx)-cu([0-9]+)|py(?:lib)?(?:cudf|raft)-cu([0-9]+)|cupy-cuda([0-9]+)x"
 )
 _SAME_AS_CUDA = ("cuda-python", "cuda-bindings")
+#: It is for all releases of CUDA, and cuML goes by its version.
+_FOR_ALL = "numba-cuda"
 #: Versions of these are told: the two sides, or people who help, compare them.
 _TOLD = ("sklearn-wsl-gpu", "scikit-learn", "numpy", "scipy", "pyzmq", "msgpack")
 
@@ -55,7 +57,8 @@ def judge_packages(packages: Mapping[str, str], release: str) -> Finding:
     """
     mine = {name: number for name, number in packages.items() if major_of(name, number) is not None}
     cuml = {name: number for name, number in packages.items() if re.fullmatch(r"cuml(-cu[0-9]+)?", name)}
-    told = ", ".join(f"{name} {number}" for name, number in sorted({**mine, **cuml}.items()))
+    others = {name: packages[name] for name in (_FOR_ALL,) if name in packages}
+    told = ", ".join(f"{name} {number}" for name, number in sorted({**mine, **cuml, **others}.items()))
     majors = sorted(cuda_majors(packages))
     if not cuml:
         return information(

@@ -25,18 +25,20 @@ _ALWAYS: dict[str, Any] = {
 def reach(**arguments: Any) -> None:
     """Open a session with a worker, and have 64 KiB go there and back.
 
-    Tells ``endpoint``, ``open_seconds``, ``engines``, ``versions`` of the worker, ``trip_seconds`` (the median of
+    Tells ``endpoint``, ``open_seconds``, ``reach_seconds`` (how long the port of a worker beyond ``wsl.exe`` was not
+    there for this side after it listened), ``engines``, ``versions`` of the worker, ``trip_seconds`` (the median of
     questions that are answered at once), ``carriers`` (see `sklearn_wsl_gpu.carriers.moving.Moving.describe`), and
     ``echo`` (true where the same bytes came back) or ``no_echo``, why no engine takes that; or ``error`` and its
     ``code``.
     """
-    from sklearn_wsl_gpu import config, sessions
+    from sklearn_wsl_gpu import config, launch, sessions
     from sklearn_wsl_gpu.errors import OffloadError, Unsupported
 
     try:
         begin = time.perf_counter()
         session = sessions.obtain(config.resolve(arguments))
         tell(open_seconds=time.perf_counter() - begin, endpoint=session.where.endpoint, engines=list(session.engines))
+        tell(reach_seconds=launch.reach_seconds(session.where))
         tell(versions={name: session.version(name) for name in ("sklearn_wsl_gpu", "scikit-learn")})
         trips = []
         for _ in range(_TRIPS):

@@ -36,6 +36,8 @@ def judge_reach(facts: Mapping[str, Any], answer: Answer) -> Finding:
         f"{facts['endpoint']}: a session in {facts['open_seconds']:.1f} s, engine {', '.join(facts['engines'])}, "
         f"a question and its answer in {facts['trip_seconds'] * 1e3:.2f} ms"
     )
+    if facts.get("reach_seconds") is not None:
+        evidence += f"; its port was there for this side {facts['reach_seconds']:.1f} s after it was opened"
     if facts.get("echo"):
         return ok(f"{evidence}, 64 KiB there and back unchanged")
     if "no_echo" in facts:

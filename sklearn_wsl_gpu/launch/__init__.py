@@ -109,6 +109,12 @@ def has_ended(where: Address) -> bool:
     return any(worker.endpoint == where.endpoint and not worker.alive for worker in [*_workers.local.values()])
 
 
+def reach_seconds(where: Address) -> float | None:
+    """Return how long a worker that this process started beyond ``wsl.exe`` could not be reached after it listened."""
+    found = [worker.reach_seconds for worker in _workers.local.values() if worker.endpoint == where.endpoint]
+    return found[0] if found else None
+
+
 def discard(where: Address) -> bool:
     """Give up an embedded worker that does not answer; tell whether it was one.
 

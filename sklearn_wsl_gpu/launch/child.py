@@ -55,6 +55,11 @@ class ChildWorker:
         return self._process.endpoint
 
     @property
+    def reach_seconds(self) -> float | None:
+        """How long its port could not be reached after it listened; None where it is of this system."""
+        return self._process.reach_seconds
+
+    @property
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process.child.poll() is None

@@ -21,6 +21,8 @@ class Kept(NamedTuple):
         Its process; 0 if that is one of another system.
     engine, device, distribution, interpreter : str or None
         What it was asked to be, as the settings of these names.
+    elevated : bool
+        Whether an administrator's process has started it.
     """
 
     endpoint: str
@@ -29,6 +31,7 @@ class Kept(NamedTuple):
     device: str = "auto"
     distribution: str | None = None
     interpreter: str | None = None
+    elevated: bool = False
 
 
 def path_in(directory: Path) -> Path:

@@ -5,6 +5,7 @@ What is done already is seen by looking, not remembered: so a run that failed is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from sklearn_wsl_gpu.errors import OffloadError
+from sklearn_wsl_gpu.errors import ConfigurationError, OffloadError
 from sklearn_wsl_gpu.launch import wsl
 
 _PACKAGE = "sklearn-wsl-gpu"
@@ -157,17 +158,19 @@ def setup(distribution: str | None, source: str | None, dry_run: bool, say: Call
     """
     is_here = source is not None and _is_here(source)
     place = Place(wsl.choose(wsl.distributions(), distribution).name if wsl.is_between() else "", say)
+    if place.distribution:
+        place.tell("pwd")
     home = wsl.home(place.distribution) if place.distribution else os.path.expanduser("~")
     venv = f"{home}/{wsl.VENV}"
     python = f"{venv}/bin/python"
-    say(f"The worker's environment is {venv} in {place.distribution or 'this system'}.")
+    say(f"The worker's environment is {venv} in {_told(place, venv)}.")
     gpus = _gpus(place)
     extra, why = ("", _HANGS) if gpus is None else extra_for(gpus)
     say(f"It gets {why}.")
     digest = ""
     if source is not None and is_here:
         digest = _digest(source)
-        source = wsl.posix_path(place.distribution, os.path.abspath(source))
+        source = wsl.posix_path(place.look, os.path.abspath(source))
 
     state = _state(place, python)
     say("[1/3] a virtual environment" + (": done" if state else ""))
@@ -186,6 +189,15 @@ def setup(distribution: str | None, source: str | None, dry_run: bool, say: Call
     say("[3/3] do they work, and do they fit this side?")
     place.tell(python, "-") if dry_run else _check(_state(place, python), python, extra)
     return python
+
+
+def _told(place: Place, path: str) -> str:
+    """Return the name of a place; with what a path in a distribution is called in the Explorer, if it can be."""
+    if not place.distribution:
+        return "this system"
+    with contextlib.suppress(ConfigurationError):
+        return f"{place.distribution} ({wsl.windows_path(place.look, place.distribution, path)})"
+    return place.distribution
 
 
 def _gpus(place: Place) -> str | None:

@@ -56,6 +56,8 @@ class WorkerProcess:
         self._printed = b""
         self._told = threading.Event()
         self.endpoint = ""
+        #: How long it took from here until its port could be reached, where it is of another system.
+        self.reach_seconds: float | None = None
         begin = time.monotonic()
         self._news = begin + _NEWS_SECONDS if verbose else float("inf")
         if verbose:
@@ -82,7 +84,9 @@ class WorkerProcess:
             self._hand_over(given)
             self._wait_until_ready(begin + command.seconds)
             if command.where:
+                listening = time.monotonic()
                 self._wait_until_reached()
+                self.reach_seconds = time.monotonic() - listening
         except BaseException:
             self.child.kill()
             self.child.wait()

@@ -10,13 +10,14 @@ Microsoft, "Basic commands for WSL"; microsoft/WSL, ``src/windows/common/WslClie
 
 from __future__ import annotations
 
+import ntpath
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from sklearn_wsl_gpu import paths, windows
 from sklearn_wsl_gpu.errors import WorkerStartError
@@ -101,6 +102,12 @@ def executable() -> str:
         if os.path.exists(path):
             return path
     raise WorkerStartError(f"There is no wsl.exe in {os.path.join(root, 'System32')}: WSL is not installed. {_INSTALL}")
+
+
+class Look(Protocol):
+    """Runs a command that changes nothing, and returns what it prints."""
+
+    def __call__(self, *command: str) -> Completed: ...
 
 
 def environment() -> dict[str, str]:
@@ -314,8 +321,14 @@ def home(distribution: str) -> str:
     return lines[-1].rstrip("/")
 
 
-def posix_path(distribution: str, path: str) -> str:
+def posix_path(look: Look, path: str) -> str:
     """Return what a path of Windows is called in a distribution; what begins with a slash is its own.
+
+    Parameters
+    ----------
+    look : callable
+        Runs a command there.
+    path : str
 
     Raises
     ------
@@ -325,11 +338,35 @@ def posix_path(distribution: str, path: str) -> str:
     if path.startswith("/"):
         return path
     # With slashes: a backslash at the end of a word does not survive all that reads it.
-    done = ask(distribution, "wslpath", "-u", paths.plain(path).replace("\\", "/"))
+    done = look("wslpath", "-u", paths.plain(path).replace("\\", "/"))
     if not done.code and done.out.startswith("/"):
         return done.out.splitlines()[0]
-    conf = ask(distribution, "cat", "/etc/wsl.conf").out
-    return paths.to_posix(path, ask(distribution, "cat", "/proc/mounts").out, paths.automount_root(conf))
+    return paths.to_posix(path, *_mounts(look))
+
+
+def windows_path(look: Look, distribution: str, path: str) -> str:
+    """Return what a whole path in a distribution is called on Windows.
+
+    Parameters
+    ----------
+    look : callable
+        Runs a command there.
+    distribution, path : str
+
+    Raises
+    ------
+    ConfigurationError
+        If Windows has no name for it.
+    """
+    done = look("wslpath", "-w", path)  # it may only know what is there already
+    if not done.code and ntpath.splitdrive(done.out)[0]:
+        return done.out.splitlines()[0]
+    return paths.to_windows(path, distribution, *_mounts(look))
+
+
+def _mounts(look: Look) -> tuple[str, str]:
+    conf = look("cat", "/etc/wsl.conf").out
+    return look("cat", "/proc/mounts").out, paths.automount_root(conf)
 
 
 def ask(distribution: str, *words: str, seconds: float = ANSWER_SECONDS) -> Completed:

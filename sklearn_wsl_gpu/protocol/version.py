@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from sklearn_wsl_gpu.errors import VersionMismatch
 
-PROTOCOL = 6
+PROTOCOL = 7
 #: What a client offers to a worker that refuses `PROTOCOL`: the same messages, but the array refs of a `ResultBody` are
 #: names of ``.npy`` files in a directory, whose path is the last item of the `Hello`'s offer. So answered the first
 #: workers; this package's own refuse it.

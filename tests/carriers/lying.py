@@ -29,6 +29,7 @@ LIES = (
     "one-way back",  # what the client writes does not arrive
     "torn page",  # only the first half of each page arrives
     "error after 3",  # EIO from the fourth read or write on
+    "reads that end",  # a read gives the first half of what is asked, and then nothing
 )
 #: Modes that a worker has to cope with.
 TRUTHS = (
@@ -77,8 +78,12 @@ class Pair:
             time.sleep(0.01)
         if mode == "short reads":
             buffers = [memoryview(buffers[0])[:_SHORT]]
+        if mode == "reads that end":
+            if offset % PAGE:
+                return 0
+            buffers = [memoryview(buffers[0])[: len(buffers[0]) // 2 // PAGE * PAGE + PAGE // 2]]
         nbytes = sum(map(len, buffers))
-        if mode in (*TRUTHS, "one-way there", "error after 3", HANG_WRITE, HANG_READ):
+        if mode in (*TRUTHS, "one-way there", "error after 3", "reads that end", HANG_WRITE, HANG_READ):
             self._carry(self._client, self.worker, offset, nbytes)
         elif mode == "torn page":
             self._carry(self._client, self.worker, offset, nbytes, PAGE // 2)
@@ -104,7 +109,7 @@ class Pair:
         while self.mode() == HANG_WRITE:
             time.sleep(0.01)
         nbytes = REAL_WRITE(descriptor, buffers, offset)
-        if mode in (*TRUTHS, "one-way back", "error after 3", HANG_WRITE, HANG_READ):
+        if mode in (*TRUTHS, "one-way back", "error after 3", "reads that end", HANG_WRITE, HANG_READ):
             self._carry(self.worker, self._client, offset, nbytes)
         elif mode == "torn page":
             self._carry(self.worker, self._client, offset, nbytes, PAGE // 2)

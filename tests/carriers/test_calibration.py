@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,7 @@ RATES = st.builds(Rates, st.floats(0, 1), st.floats(1e5, 1e11), st.floats(1e5, 1
 class Remembering(Carrier):
     """A carrier to memory of its own, which may forget some bytes."""
 
+    kind = "stream"
     needs_segment = False
     open_seconds = 1.0
 
@@ -48,7 +50,7 @@ class Remembering(Carrier):
         window[len(window) - self._forget :] = bytes(self._forget)
         self.moved[BACK] += len(window)
 
-    def admit(self, number: int, segment: Segment) -> None:
+    def admit(self, number: int, segment: Segment, offered: list[Any], answer: Sequence[Any]) -> None:
         pass
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ import pytest
 from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.carriers import opening
 from sklearn_wsl_gpu.carriers.base import PROBES, CarrierFailed, Unsettled
-from sklearn_wsl_gpu.carriers.file import PIECE_BYTES
+from sklearn_wsl_gpu.carriers.file import PIECE_BYTES, offer
 from sklearn_wsl_gpu.errors import ProtocolError, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Lease, Segment
 from sklearn_wsl_gpu.pool.layout import DATA_OFFSET, PAGE, SPAN_HEADER_BYTES, WORKER
@@ -414,11 +414,11 @@ def test_a_segment_that_is_added_is_challenged_too(switch: Switch, both: Ends) -
     mirror = Segment.create(segment.geometry, epoch=segment.epoch)
     both.account.segments[number] = mirror
     both.files.add(number, segment.path)
-    both.carrier.admit(number, segment)
+    both.carrier.admit(number, segment, offer(segment), ())
 
     switch.mode = "stale reads"
     with pytest.raises(CarrierFailed, match="added"):
-        both.carrier.admit(number, segment)
+        both.carrier.admit(number, segment, offer(segment), ())
 
     both.files.drop(number)
     assert isinstance(both.ask(m.Probe(b"", number, [DATA_OFFSET], False, 0), None), m.Refused)

@@ -63,14 +63,14 @@ def test_any_bytes_are_a_greeting_or_one_kind_of_error(raw: bytes) -> None:
         frames.unpack_greeting(raw)
 
 
-@given(st.text(max_size=3000))
-def test_an_answer_is_done_or_says_why_not(words: str) -> None:
+@given(st.sampled_from([frames.DONE, frames.REFUSED, frames.DAMAGED]), st.text(max_size=3000))
+def test_an_answer_is_done_or_says_why_not(outcome: int, words: str) -> None:
     words = words.encode("utf-8", "replace").decode("utf-8")
-    raw = frames.pack_answer(words)
+    raw = frames.pack_answer(outcome, words)
 
-    refused, nbytes = frames.unpack_answer(raw[: frames.ANSWER_BYTES])
+    told, nbytes = frames.unpack_answer(raw[: frames.ANSWER_BYTES])
 
-    assert refused == bool(words)
+    assert told == outcome
     assert nbytes == len(raw) - frames.ANSWER_BYTES
     assert words.startswith(raw[frames.ANSWER_BYTES :].decode("utf-8", "ignore"))
 
@@ -82,8 +82,8 @@ def test_any_bytes_are_an_answer_or_one_kind_of_error(raw: bytes) -> None:
 
 
 def test_the_words_of_an_answer_have_a_limit() -> None:
-    refused, nbytes = frames.unpack_answer(frames.pack_answer("ä" * 10**6)[: frames.ANSWER_BYTES])
-    assert refused
+    outcome, nbytes = frames.unpack_answer(frames.pack_answer(frames.REFUSED, "ä" * 10**6)[: frames.ANSWER_BYTES])
+    assert outcome == frames.REFUSED
     assert nbytes <= 4096
 
     too_long = b"SKWGDONE" + bytes([1, 0, 0, 0]) + (4097).to_bytes(4, "little")

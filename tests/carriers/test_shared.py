@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,7 +65,7 @@ def test_a_segment_that_is_offered_and_accepted_is_proved_to_be_one_memory(segme
     offered = shared.offer(segment)
 
     descriptor, _, proof = shared.accept(offered, BUDGET)
-    shared.prove(segment, offered, proof)
+    shared.Shared(offered, [proof]).open(segment, 0.0, threading.Event())
     theirs = Segment.attach(descriptor)
 
     theirs.map[DATA_OFFSET : DATA_OFFSET + 5] = b"hello"
@@ -83,7 +84,7 @@ def test_every_offer_has_another_nonce_and_an_older_proof_proves_nothing(segment
 
     assert first[3] != second[3]
     with pytest.raises(WorkerUnavailable):
-        shared.prove(segment, second, old_proof)
+        shared.Shared(second, [old_proof]).open(segment, 0.0, threading.Event())
     assert _refuse(first).code == "no-carrier"
 
 
@@ -96,8 +97,8 @@ def test_a_proof_without_a_write_into_the_memory_is_refused(segment: Segment) ->
         os.close(descriptor)
 
         with pytest.raises(WorkerUnavailable, match="does not share memory"):
-            shared.prove(segment, offered, proof)
-        shared.prove(other, offered, proof)
+            shared.Shared(offered, [proof]).open(segment, 0.0, threading.Event())
+        shared.Shared(offered, [proof]).open(other, 0.0, threading.Event())
     finally:
         other.close()
 
@@ -109,7 +110,7 @@ def test_a_wrong_or_echoed_proof_is_refused(segment: Segment) -> None:
             32, b"\0"
         )
         with pytest.raises(WorkerUnavailable):
-            shared.prove(segment, offered, proof)
+            shared.Shared(offered, [proof]).open(segment, 0.0, threading.Event())
 
 
 def test_an_offer_with_another_nonce_is_refused_and_nothing_is_written(segment: Segment) -> None:

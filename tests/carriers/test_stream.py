@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.carriers import frames, sockets, stream
-from sklearn_wsl_gpu.carriers.base import CarrierFailed
+from sklearn_wsl_gpu.carriers.base import CarrierFailed, Damaged
+from sklearn_wsl_gpu.carriers.checksum import CHECKSUM_BYTES, Checksum
 from sklearn_wsl_gpu.carriers.stream import Route, Stream, connect, routes_of
 from sklearn_wsl_gpu.errors import DeadlineExceeded, RemoteProtocolError
 
@@ -181,7 +182,7 @@ def _greet(end: socket.socket) -> None:
 
 
 def _take(end: socket.socket, nbytes: int, answer: bytes) -> None:
-    end.recv(frames.HEAD_BYTES + len(HEADER) + nbytes, socket.MSG_WAITALL)
+    end.recv(frames.HEAD_BYTES + len(HEADER) + nbytes + CHECKSUM_BYTES, socket.MSG_WAITALL)
     end.sendall(answer)
 
 
@@ -285,6 +286,42 @@ def test_an_end_that_stops_is_gone_and_is_not_asked_again(
     with pytest.raises(sockets.Stalled):
         _there(client)
     assert len(server.ends) == 1
+
+
+def test_a_connection_that_changes_bytes_on_their_way_there_is_not_used_again(server: _Server, client: Stream) -> None:
+    def complain(end: socket.socket) -> None:
+        _greet(end)
+        _take(end, 100, frames.pack_answer(frames.DAMAGED, "Other bytes have come."))
+
+    server.behave += [complain]
+    with pytest.raises(Damaged, match="Other bytes have come"):
+        _there(client)
+    assert len(server.ends) == 1
+    assert not client._idle
+
+
+@pytest.mark.parametrize("changed", [0, 41, 99], ids=["the first byte", "one within", "the last byte"])
+def test_a_connection_that_changes_bytes_on_their_way_back_is_not_used_again(
+    server: _Server, client: Stream, changed: int
+) -> None:
+    sent, checksum = bytearray(os.urandom(100)), Checksum()
+    checksum.add(memoryview(sent))
+
+    def give(end: socket.socket) -> None:
+        _greet(end)
+        for change in (0, 1):
+            end.recv(frames.HEAD_BYTES, socket.MSG_WAITALL)
+            sent[changed] ^= change
+            end.sendall(frames.pack_answer() + sent + checksum.digest())
+
+    server.behave += [give]
+    window = memoryview(bytearray(100))
+    client.back(1, REF, window, None)
+    assert window == sent
+    with pytest.raises(Damaged, match="Other bytes have come"):
+        client.back(1, REF, window, None)
+    assert len(server.ends) == 1
+    assert not client._idle
 
 
 def test_a_deadline_ends_a_transfer(server: _Server, client: Stream) -> None:

@@ -170,6 +170,10 @@ class Kernel32:
     def GetFileAttributesW(self, path: str) -> int:
         return self.attributes.get(path, -1)
 
+    def GetCompressedFileSizeW(self, path: str, high: Any) -> int:
+        high._obj.value = 3
+        return {r"C:\pool\sparse": -2, r"C:\pool\none": -1}[path]  # of 32 bits, as the call's result is
+
     def GetDriveTypeW(self, root: str) -> int:
         return {"C:\\": 3, "E:\\": 2, "\\\\server\\share\\": 4}.get(root, 1)
 
@@ -204,6 +208,21 @@ def test_where_windows_refuses_a_job_nothing_is_left(refuses: str, kernel32: Ker
 def test_elsewhere_there_are_neither_jobs_nor_drives() -> None:
     assert windows.end_with_this_process(4711) == 0
     assert windows.volume("/tmp") is None
+    assert windows.size_on_disk("/tmp") is None
+    assert not windows.is_elevated()
+
+
+def test_what_a_file_takes_is_asked_of_windows(kernel32: Kernel32) -> None:
+    assert windows.size_on_disk(r"C:\pool\sparse") == 3 * 2**32 + 2**32 - 2
+    assert windows.size_on_disk(r"C:\pool\none") is None
+
+
+@pytest.mark.parametrize("elevated", [0, 1])
+def test_whether_this_is_an_administrator_is_asked_of_windows(elevated: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell32 = SimpleNamespace(IsUserAnAdmin=lambda: elevated)
+    monkeypatch.setattr(windows.ctypes, "windll", SimpleNamespace(shell32=shell32), raising=False)
+
+    assert windows.is_elevated() == bool(elevated)
 
 
 def test_what_a_drive_is_and_how_a_directory_is_kept_is_asked_of_windows(kernel32: Kernel32) -> None:

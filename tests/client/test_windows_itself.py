@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from sklearn_wsl_gpu import windows
 from sklearn_wsl_gpu.launch import autostart, wsl
 from sklearn_wsl_gpu.launch.wsl import Distribution
+from sklearn_wsl_gpu.pool import files
 
 winreg: Any = pytest.importorskip("winreg", reason="this is not Windows")
 
@@ -73,6 +75,25 @@ def test_autostart_is_noted_and_taken_away(key: str, monkeypatch: pytest.MonkeyP
     assert windows.logon_command(autostart.NAME) == command
     assert autostart.turn_off() == command
     assert windows.logon_command(autostart.NAME) is None
+
+
+def test_a_sparse_file_takes_little_until_something_is_written(tmp_path: Path) -> None:
+    descriptor, path = files.create(str(tmp_path), 64 * 2**20)
+    try:
+        before = windows.size_on_disk(path)
+        files.write_zeros(descriptor, 0, 2**21)
+        after = windows.size_on_disk(path)
+    finally:
+        os.close(descriptor)
+
+    assert before is not None
+    assert after is not None
+    assert before < 2**20
+    assert before + 2**20 < after < 64 * 2**20
+
+
+def test_whether_this_is_an_administrator_is_told() -> None:
+    assert windows.is_elevated() in (True, False)
 
 
 _PARENT = """

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sklearn_wsl_gpu.doctor import between, surroundings, windows
+from sklearn_wsl_gpu.doctor.asking import Answer
 from sklearn_wsl_gpu.doctor.checks import Circumstances
 from sklearn_wsl_gpu.launch.wsl import Completed, Distribution
 from sklearn_wsl_gpu.pool import memory
@@ -139,18 +140,72 @@ def test_builds_of_windows(build: int, bits: int, result: str) -> None:
 
 
 def test_a_pool_lives_on_a_local_drive_only() -> None:
-    home = r"C:\Users\ada\AppData\Local"
+    home, synchronized = r"C:\Users\ada\AppData\Local", [r"C:\Users\ada\OneDrive"]
 
-    assert windows.judge_directory(home, (3, 0x10), [r"C:\Users\ada\OneDrive"], 2**34).result == "ok"
+    assert windows.judge_directory(home, (3, 0x10), synchronized, 2**34, 65536).result == "ok"
     for path, facts in ((home, (4, 0x10)), (home, (3, 0x810)), (home, None), (r"C:\Users\ada\OneDrive\x", (3, 0x10))):
-        finding = windows.judge_directory(path, facts, [r"C:\Users\ada\OneDrive"], 2**34)
+        finding = windows.judge_directory(path, facts, synchronized, 2**34, 65536)
         assert finding.result == "warning"
         assert path in finding.evidence
 
 
+@pytest.mark.parametrize(
+    ("taken", "words"), [(None, "has no sparse files"), (windows.TRIAL_BYTES, "takes all its space at once")]
+)
+def test_a_pool_lives_where_a_sparse_file_takes_little(taken: int | None, words: str) -> None:
+    finding = windows.judge_directory(r"E:\pools", (3, 0x10), [], 2**34, taken)
+
+    assert finding.result == "warning"
+    assert words in finding.evidence
+
+
+_PIDS = r"""
+==============NVSMI LOG==============
+
+GPU 00000000:01:00.0
+    Processes
+        GPU instance ID                   : N/A
+        Process ID                        : 1404
+            Type                          : C+G
+            Name                          : C:\Windows\explorer.exe
+            Used GPU Memory               : Not available in WDDM driver model
+        Process ID                        : 9120
+            Type                          : C+G
+            Name                          : C:\Program Files\Blender\blender.exe
+            Used GPU Memory               : Not available in WDDM driver model
+        Process ID                        : 9121
+            Type                          : C+G
+            Name                          : C:\Windows\explorer.exe
+        Process ID                        : 9122
+            Type                          : C+G
+            Name                          : [Insufficient Permissions]
+"""
+
+
+def test_the_programs_of_windows_that_use_the_gpu_are_named() -> None:
+    finding = windows.judge_programs(Answer(0, _PIDS, ""))
+
+    assert finding.result == "information"
+    assert "used by [Insufficient Permissions], blender.exe, explorer.exe:" in finding.evidence
+    assert windows.judge_programs(Answer(0, "", "")).evidence == "No program of Windows uses the GPU."
+    assert "does not tell" in windows.judge_programs(Answer(127, "", "nvidia-smi.exe: not found")).evidence
+
+
+@pytest.mark.parametrize(
+    ("own", "kept", "result"),
+    [
+        (False, None, "ok"), (False, False, "ok"), (True, None, "warning"), (True, True, "warning"),
+        (False, True, "warning"), (True, False, "warning"),
+    ],
+)  # fmt: skip
+def test_client_and_worker_are_an_administrators_both_or_neither(own: bool, kept: bool | None, result: str) -> None:
+    finding = windows.judge_elevation(own, kept)
+
+    assert finding.result == result
+    assert ("worker stop" in finding.remedy) == (kept not in (None, own))
+
+
 def test_what_else_is_looked_at_on_windows() -> None:
-    assert windows.judge_elevation(False).result == "ok"
-    assert windows.judge_elevation(True).result == "warning"
     assert surroundings.judge_profile(r"C:\Users\ada").result == "ok"
     assert surroundings.judge_profile(r"C:\Users\Zoë").result == "warning"
     assert "Defender runs" in surroundings.judge_antivirus(True, "C:\\pool").evidence

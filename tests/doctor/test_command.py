@@ -17,11 +17,12 @@ from typing import Any
 import psutil
 import pytest
 
-from sklearn_wsl_gpu import cli
+from sklearn_wsl_gpu import cli, standing
 from sklearn_wsl_gpu.doctor import asking, gpu, own
 from sklearn_wsl_gpu.doctor.checks import Circumstances
 from sklearn_wsl_gpu.keys import create_keys
 from tests.doctor.conftest import run_doctor, write_program
+from tests.integration.tools import has_ended, until
 
 has_gpu = Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()
 
@@ -108,25 +109,43 @@ def test_a_setting_that_is_wrong_is_one_finding_and_what_goes_by_settings_is_ski
 
 def test_settings_that_are_not_the_default_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SKLEARN_WSL_GPU_PREFAULT")
+    monkeypatch.delenv("SKLEARN_WSL_GPU_KEYS")
     monkeypatch.setenv("SKLEARN_WSL_GPU_ENGINE", "cpu")
 
     assert own.look_at_configuration(Circumstances({}, False)).evidence == "Settings: engine is 'cpu'."
     assert own.look_at_configuration(Circumstances({"engine": "auto"}, False)).evidence.startswith("All settings have")
 
 
-def test_a_reply_directory_and_an_address_of_dead_processes_are_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keys, left = tmp_path / "keys", tmp_path / "sklearn_wsl_gpu-replies-0"
+def test_a_reply_directory_of_a_dead_process_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / "sklearn_wsl_gpu-replies-0"
     left.mkdir()
-    create_keys(keys)
-    (keys / "running.json").write_text('{"endpoint": "tcp://127.0.0.1:1"}')
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    finding = own.look_at_leftovers(Circumstances({"keys": str(keys)}, False))
+    finding = own.look_at_leftovers(Circumstances({}, False))
 
     assert finding.result == "information"
     assert str(left) in finding.evidence
-    assert str(keys / "running.json") in finding.evidence
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a worker runs on Linux")
+def test_a_worker_that_is_kept_is_looked_at(tmp_path: Path) -> None:
+    keys = str(tmp_path / "keys")
+    circumstances = Circumstances({"keys": keys}, False)
+    assert own.look_at_kept(circumstances).evidence.startswith("None is kept")
+
+    pid = standing.start(keys, "cpu", "auto", "tcp://127.0.0.1:*")[0]["pid"]
+    try:
+        assert "answers: engine cpu, 0 sessions" in own.look_at_kept(circumstances).evidence
+        os.kill(pid, signal.SIGSTOP)
+        assert f"(process {pid}) runs and does not answer" in own.look_at_kept(circumstances).evidence
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: has_ended(pid))
+    gone = own.look_at_kept(circumstances)
+    assert gone.result == "warning"
+    assert "is gone: each process looks for it in vain" in gone.evidence
+
+    assert standing.stop(keys, None) is None
+    assert own.look_at_kept(circumstances).result == "information"
 
 
 def test_the_help_says_what_the_exit_code_means(capsys: pytest.CaptureFixture[str]) -> None:

@@ -181,6 +181,10 @@ def test_packages_are_of_one_release_of_cuda(installed: dict[str, str], result: 
     assert bool(finding.remedy) == (result != "ok")
 
 
+def test_the_version_of_numba_cuda_is_told() -> None:
+    assert "numba-cuda 0.28.2" in packages.judge_packages({**_CU13, "numba-cuda": "0.28.2"}, "26.10.").evidence
+
+
 def test_the_packages_to_remove_are_named() -> None:
     remedy = packages.judge_packages({**_CU13, "cupy-cuda12x": "13.4"}, "26.10.").remedy
 

@@ -23,6 +23,7 @@ _OPEN = {"endpoint": "tcp://127.0.0.1:5555", "open_seconds": 1.0, "engines": ["c
         ({**_OPEN, "echo": True}, _NONE, "ok", "64 KiB there and back unchanged"),
         ({**_OPEN, "no_echo": "None takes StandardScaler."}, _NONE, "ok", "None takes StandardScaler."),
         ({**_OPEN, "echo": False}, _NONE, "failed", "came back changed"),
+        ({**_OPEN, "echo": True, "reach_seconds": 0.24}, _NONE, "ok", "there for this side 0.2 s after it was opened"),
         ({**_OPEN, "error": "The worker died.", "code": "worker-died"}, _NONE, "failed", "The worker died."),
         (_OPEN, Answer(-9, "", "", timed_out=True), "failed", "no answer within"),
         ({"error": "No worker answers.", "code": "worker-unreachable"}, _NONE, "failed", "No worker answers."),
@@ -100,11 +101,11 @@ def test_only_the_keys_that_others_can_read_are_named() -> None:
 
 
 def test_what_dead_sessions_left() -> None:
-    finding = own.judge_leftovers(["/tmp/a"], "/keys/running.json", [17])
+    finding = own.judge_leftovers(["/tmp/a"], [17])
 
-    assert own.judge_leftovers([], "", []).result == "ok"
+    assert own.judge_leftovers([], []).result == "ok"
     assert finding.result == "information"
-    assert finding.remedy == "Run: rm -r /tmp/a; sklearn-wsl-gpu worker start; kill 17"
+    assert finding.remedy == "Run: rm -r /tmp/a; kill 17"
 
 
 def test_a_directory_for_replies_is_abandoned_only_if_nobody_holds_it(tmp_path: Path) -> None:

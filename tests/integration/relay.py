@@ -11,7 +11,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _BUFFER_BYTES = 16 * 1024
@@ -39,6 +39,8 @@ class Relay:
         self.count: dict[int, int] = {}
         #: Bytes relayed so far.
         self.nbytes = 0
+        #: Makes other bytes of those that go there, by port; and of those that come back.
+        self.change: tuple[dict[int, Callable[[bytes], bytes]], dict[int, Callable[[bytes], bytes]]] = ({}, {})
 
     def open(self, port: int) -> None:
         """Relay a port from now on."""
@@ -96,19 +98,20 @@ class Relay:
             with self._lock:
                 self._pairs.add(pair)
             try:
-                self._pump(*pair)
+                self._pump(end, other, port)
             finally:
                 with self._lock:
                     self._pairs.discard(pair)
 
-    def _pump(self, end: socket.socket, other: socket.socket) -> None:
+    def _pump(self, end: socket.socket, other: socket.socket, port: int) -> None:
         while True:
             for one in select.select([end, other], [], [])[0]:
                 raw = one.recv(_BUFFER_BYTES)
                 if not raw:
                     return
+                change = self.change[one is other].get(port)
                 # Here it stands still if that end waits for this one to be read first.
-                (other if one is end else end).sendall(raw)
+                (other if one is end else end).sendall(raw if change is None else change(raw))
                 self.nbytes += len(raw)
 
 

@@ -213,3 +213,33 @@ def test_a_relay_that_is_cut_between_two_calls_costs_at_most_one_of_them(
     assert [call.where for call in session.report().calls][-2:] == ["worker", "worker"]
     for one in sessions.live():
         assert one.broken or one.pool.used_bytes == 0
+
+
+def _flip_late(raw: bytes, seen: list[int]) -> bytes:
+    """Change one bit of the megabyte that is relayed after the first one."""
+    seen[0] += len(raw)
+    if seen[0] < 2**20 or seen[1]:
+        return raw
+    seen[1] = 1
+    return raw[:-1] + bytes([raw[-1] ^ 16])
+
+
+@pytest.mark.falls_back
+@pytest.mark.parametrize("way", [0, 1], ids=["there", "back"])
+def test_a_relay_that_changes_one_bit_changes_no_result(ways: _Ways, way: int) -> None:
+    X = np.random.default_rng(0).normal(size=(50_000, 8))
+    expected = StandardScaler().fit_transform(X)
+    with offload(fallback="quiet", **ways.settings) as session:
+        np.testing.assert_array_equal(StandardScaler().fit_transform(X), expected)
+        [bulk] = ways.relay._listeners.keys() - {ways.port}
+        seen = [0, 0]
+        ways.relay.change[way][bulk] = lambda raw: _flip_late(raw, seen)
+        np.testing.assert_array_equal(StandardScaler().fit_transform(X), expected)
+        assert seen[1]
+        np.testing.assert_array_equal(StandardScaler().fit_transform(X), expected)
+
+    changed = session.report().calls[1]
+    assert changed.where == "local"
+    assert changed.reason is not None
+    assert "Other bytes have come" in str(changed.reason)
+    assert session.report().calls[2].where == "worker"

@@ -71,7 +71,7 @@ def test_on_puts_it_there_and_off_takes_it_away_and_both_say_so(
         f"--listen tcp://127.0.0.1:47474 --distribution Ubuntu --keys {tmp_path / 'keys'}"
     )
     assert run["sklearn_wsl_gpu"] in said
-    assert "offload(endpoint='tcp://127.0.0.1:47474')" in said
+    assert f"From then on offload(keys={str(tmp_path / 'keys')!r}) uses it." in said
     assert "To undo this: sklearn-wsl-gpu worker autostart off" in said
 
     assert main(["worker", "autostart", "off"]) == 0

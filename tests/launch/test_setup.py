@@ -132,12 +132,13 @@ def test_a_dry_run_shows_every_command_and_changes_nothing(
     venv = f"{distribution_of_wsl.home}/{wsl.VENV}"
     start = f"$ {distribution_of_wsl.directory}/bin/wsl.exe -d Ubuntu --cd '~' --exec"
     assert f"{start} python3 -m venv --clear {venv}\n" in said
+    assert f" in Ubuntu (\\\\wsl.localhost\\Ubuntu{venv.replace('/', chr(92))}).\n" in said
     wanted = f"scikit-learn=={SKLEARN} 'sklearn-wsl-gpu[cuml-cu13]=={VERSION}'"
     assert f"{start} {venv}/bin/python -m pip install {wanted}\n" in said
     assert said.endswith("Nothing was changed.\n")
     assert list(distribution_of_wsl.home.iterdir()) == []
     shown = [line for line in said.splitlines() if line.startswith("$ ")]
-    run = [arguments for arguments in distribution_of_wsl.asked if "--exec" in arguments and "pwd" not in arguments]
+    run = [arguments for arguments in distribution_of_wsl.asked if "--exec" in arguments]
     assert len(shown) == len(run) + 3  # the three that are only shown
 
 

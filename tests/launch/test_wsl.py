@@ -238,11 +238,21 @@ def test_a_named_program_that_is_not_there_is_an_error(monkeypatch: pytest.Monke
         wsl.run(["-l"], 1)
 
 
+def _look(*command: str) -> wsl.Completed:
+    return wsl.ask("Ubuntu", *command)
+
+
 def test_a_path_of_windows_is_translated_by_the_distribution(machine: fake_wsl.Machine) -> None:
     machine.program("wslpath", 'test "$1" = -u && test "$2" = "C:/Users/Jörg Müller/x.whl" && echo "/c/Jörg/x.whl"')
 
-    assert wsl.posix_path("Ubuntu", r"C:\Users\Jörg Müller\x.whl") == "/c/Jörg/x.whl"
-    assert wsl.posix_path("Ubuntu", "/home/me/x.whl") == "/home/me/x.whl"
+    assert wsl.posix_path(_look, r"C:\Users\Jörg Müller\x.whl") == "/c/Jörg/x.whl"
+    assert wsl.posix_path(_look, "/home/me/x.whl") == "/home/me/x.whl"
+
+
+def test_a_path_of_the_distribution_is_translated_by_it(machine: fake_wsl.Machine) -> None:
+    machine.program("wslpath", r"""test "$1" = -w && test "$2" = /home/jörg/x && printf '%s\n' '\\wsl.localhost\U\x'""")
+
+    assert wsl.windows_path(_look, "Ubuntu", "/home/jörg/x") == r"\\wsl.localhost\U\x"
 
 
 def test_where_the_distribution_cannot_translate_its_table_of_mounts_does(machine: fake_wsl.Machine) -> None:
@@ -254,9 +264,11 @@ def test_where_the_distribution_cannot_translate_its_table_of_mounts_does(machin
         esac""",
     )  # fmt: skip
 
-    assert wsl.posix_path("Ubuntu", r"C:\x y\z.whl") == "/windows/c/x y/z.whl"
+    assert wsl.posix_path(_look, r"C:\x y\z.whl") == "/windows/c/x y/z.whl"
     with pytest.raises(ConfigurationError, match=r"does not see drive D: .* /windows/d"):
-        wsl.posix_path("Ubuntu", r"D:\z.whl")
+        wsl.posix_path(_look, r"D:\z.whl")
+    assert wsl.windows_path(_look, "Ubuntu", "/windows/c/x y/z.whl") == r"C:\x y\z.whl"
+    assert wsl.windows_path(_look, "Ubuntu", "/home/me/x") == r"\\wsl.localhost\Ubuntu\home\me\x"
 
 
 def test_a_child_on_windows_has_no_window_and_no_part_in_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.carriers import frames
 from sklearn_wsl_gpu.carriers.base import BACK, THERE, CarrierFailed
+from sklearn_wsl_gpu.carriers.checksum import Checksum
 from sklearn_wsl_gpu.carriers.frames import Head
 from sklearn_wsl_gpu.carriers.stream import Refused, Route, Stream
 from sklearn_wsl_gpu.errors import PoolSpaceError, WorkerUnavailable
@@ -36,6 +37,12 @@ GEOMETRY = Geometry(SLOT_BYTES, 2, 1, 1)
 EPOCH, GENERATION = 77, 5
 REF = SpanRef(0, DATA_OFFSET, SLOT_BYTES, GENERATION)
 HEADER = pack_span_header(EPOCH, GENERATION, SLOT_BYTES - SPAN_HEADER_BYTES, CLIENT)
+
+
+def _checksum(zeros: int) -> bytes:
+    checksum = Checksum()
+    checksum.add(memoryview(bytes(zeros)))
+    return checksum.digest()
 
 
 class Worker(NamedTuple):
@@ -287,6 +294,22 @@ def test_nothing_is_brought_there_for_a_request_that_is_over(worker: Worker) -> 
     stream.close()
 
 
+def test_of_bytes_that_were_changed_on_the_way_nothing_is_taken_for_whole(worker: Worker) -> None:
+    told: list[Arrival] = []
+    account = worker.bulk._accounts[1] = Account(told.append)
+    account.segments[0] = worker.segment
+    with worker._replace(account=account).socket() as end:
+        head = frames.pack_head(Head(THERE, 7, REF, SPAN_HEADER_BYTES, 100))
+        end.sendall(head + HEADER + bytes(99) + b"\1" + _checksum(100))
+
+        outcome, nbytes = frames.unpack_answer(end.recv(frames.ANSWER_BYTES, socket.MSG_WAITALL))
+        assert outcome == frames.DAMAGED
+        assert b"Other bytes have come" in end.recv(nbytes, socket.MSG_WAITALL)
+        assert end.recv(1) == b""
+    assert worker.segment.map[DATA_OFFSET : DATA_OFFSET + SPAN_HEADER_BYTES] == bytes(SPAN_HEADER_BYTES)
+    assert account.arrivals._known == {}
+
+
 def test_a_transfer_under_way_is_over_when_its_request_is(worker: Worker) -> None:
     data = memoryview(bytes(SLOT_BYTES - SPAN_HEADER_BYTES))
     with worker.socket() as end, worker.socket() as other:
@@ -301,7 +324,7 @@ def test_a_transfer_under_way_is_over_when_its_request_is(worker: Worker) -> Non
         worker.segment.map[DATA_OFFSET : DATA_OFFSET + SLOT_BYTES] = b"\xff" * SLOT_BYTES
         with contextlib.suppress(OSError):
             end.sendall(data[500_000:])
-        other.sendall(bytes(10))
+        other.sendall(bytes(10) + _checksum(10))
         assert other.recv(frames.ANSWER_BYTES, socket.MSG_WAITALL) == frames.pack_answer()
     assert worker.segment.map[DATA_OFFSET : DATA_OFFSET + SLOT_BYTES] == b"\xff" * SLOT_BYTES
 
@@ -350,7 +373,7 @@ def test_what_has_come_is_told_before_the_rest_comes_and_taken_back_if_that_does
     with other.socket() as end:
         end.sendall(frames.pack_head(Head(THERE, 7, REF, SPAN_HEADER_BYTES, 2**21)) + HEADER + bytes(2**20 + 5))
         until(lambda: told == [Arrival(1, REF, SPAN_HEADER_BYTES + 2**20)])
-        end.sendall(bytes(2**20 - 5))
+        end.sendall(bytes(2**20 - 5) + _checksum(2**21))
         until(lambda: told[1:] == [Arrival(1, REF, SPAN_HEADER_BYTES + 2**21)])
         assert end.recv(frames.ANSWER_BYTES) == frames.pack_answer()
         assert account.arrivals.take(7, REF) == 1
