@@ -263,7 +263,7 @@ def _move(end: socket.socket, account: Account) -> None:
 def _take(end: socket.socket, account: Account, head: Head) -> None:
     header = sockets.receive(end, SPAN_HEADER_BYTES, None, _STALL_SECONDS)
     at, last, words = head.offset, head.offset + head.nbytes, ""
-    checksum = Checksum()
+    checksum = Checksum(head.is_thorough)
     try:
         with account.writing(end, head.request):
             segment = _segment(account, head)
@@ -304,7 +304,7 @@ def _give(end: socket.socket, account: Account, head: Head) -> None:
     except OffloadError as error:
         sockets.send(end, frames.pack_answer(frames.REFUSED, str(error)), None, _STALL_SECONDS)
         return
-    checksum = Checksum()
+    checksum = Checksum(head.is_thorough)
     sockets.send(end, frames.pack_answer(), None, _STALL_SECONDS)
     sockets.send(end, window.data, None, _STALL_SECONDS, checksum)
     sockets.send(end, checksum.digest(), None, _STALL_SECONDS)

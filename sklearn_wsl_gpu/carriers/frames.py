@@ -28,7 +28,7 @@ from sklearn_wsl_gpu.errors import RemoteProtocolError
 
 KEY_BYTES = NONCE_BYTES = MAC_BYTES = 32
 _GREETING = struct.Struct("<8sQ32s")
-_HEAD = struct.Struct("<8sB3xIQQQQQQ")
+_HEAD = struct.Struct("<8sBB2xIQQQQQQ")
 _ANSWER = struct.Struct("<8sBxHI")
 _CRC = struct.Struct("<I")
 _MAGIC_GREETING, _MAGIC_HEAD, _MAGIC_ANSWER = b"SKWGHELO", b"SKWGMOVE", b"SKWGDONE"
@@ -51,6 +51,8 @@ class Head(NamedTuple):
     ref : SpanRef
     offset, nbytes : int
         Of the bytes in the span: behind its header there, from its start back.
+    is_thorough : bool
+        Of the checksum, see there.
     """
 
     way: int
@@ -58,6 +60,7 @@ class Head(NamedTuple):
     ref: SpanRef
     offset: int
     nbytes: int
+    is_thorough: bool = True
 
 
 def pack_greeting(session: int, nonce: bytes) -> bytes:
@@ -87,17 +90,19 @@ def pack_head(head: Head) -> bytes:
     """Return the bytes of a head."""
     segment, start, nbytes, generation = head.ref
     raw = _HEAD.pack(
-        _MAGIC_HEAD, head.way, segment, start, nbytes, generation, head.offset, head.nbytes, head.request
+        _MAGIC_HEAD, head.way, head.is_thorough, segment, start, nbytes, generation, head.offset, head.nbytes,
+        head.request,
     )  # fmt: skip
     return raw + _CRC.pack(zlib.crc32(raw))
 
 
 def unpack_head(raw: bytes) -> Head:
     """Return a head, or raise `RemoteProtocolError` and nothing else."""
-    magic, way, segment, start, nbytes, generation, offset, count, request = _HEAD.unpack_from(raw)
-    if magic != _MAGIC_HEAD or _CRC.unpack_from(raw, _HEAD.size)[0] != zlib.crc32(raw[: _HEAD.size]) or way > 1:
+    magic, way, thorough, segment, start, nbytes, generation, offset, count, request = _HEAD.unpack_from(raw)
+    is_sound = _CRC.unpack_from(raw, _HEAD.size)[0] == zlib.crc32(raw[: _HEAD.size])
+    if magic != _MAGIC_HEAD or not is_sound or way > 1 or thorough > 1:
         raise RemoteProtocolError("The head of a transfer is none, or was damaged on its way.")
-    return Head(way, request, SpanRef(segment, start, nbytes, generation), offset, count)
+    return Head(way, request, SpanRef(segment, start, nbytes, generation), offset, count, bool(thorough))
 
 
 def pack_answer(outcome: int = DONE, words: str = "") -> bytes:

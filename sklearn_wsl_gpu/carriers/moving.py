@@ -312,8 +312,10 @@ class Moving:
             if name == stream.NAME and answer:
                 if len(answer) != 2 or type(answer[0]) is not bytes:
                     raise ProtocolError("The worker's answer to the offer of a stream is malformed.")
+                is_elsewhere = welcome.boot.split(" ")[0] != shared.boot_id().split(" ")[0]
                 for route in stream.routes_of(answer[1], host):
-                    yield stream.Stream(route, welcome.number, answer[0])
+                    is_thorough = is_elsewhere and stream.crosses_network(route)
+                    yield stream.Stream(route, welcome.number, answer[0], is_thorough)
             elif name == file.NAME and answer:
                 if len(answer) != 2 or not all(type(ways) is list and ways for ways in answer):
                     raise ProtocolError("The worker's answer to the offer of a file is malformed.")

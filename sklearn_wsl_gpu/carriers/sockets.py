@@ -8,7 +8,6 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
 
 from sklearn_wsl_gpu.carriers.base import CarrierFailed
 from sklearn_wsl_gpu.carriers.checksum import BLOCK_BYTES, Checksum
@@ -100,22 +99,10 @@ def receive_into(
     DeadlineExceeded
         If the deadline passes first.
     """
-    for part in _parts(window, checksum):
-        _fill(end, part, deadline, stall)
-        if checksum is not None:
-            checksum.add(part)
-
-
-def _parts(view: memoryview, checksum: Checksum | None) -> Iterator[memoryview]:
-    step = CHUNK_BYTES if checksum is None else BLOCK_BYTES
-    return (view[begin : begin + step] for begin in range(0, len(view), step))
-
-
-def _fill(end: socket.socket, window: memoryview, deadline: float | None, stall: float | None) -> None:
-    got, heard = 0, time.monotonic()
+    got, summed, heard = 0, 0, time.monotonic()
     while got < len(window):
         try:
-            count = end.recv_into(window[got:])
+            count = end.recv_into(window[got : got + CHUNK_BYTES])
         except TimeoutError:
             _check(heard, deadline, stall)
             continue
@@ -124,6 +111,10 @@ def _fill(end: socket.socket, window: memoryview, deadline: float | None, stall:
         if not count:
             raise CarrierFailed("The other end closed the connection of the bulk data.")
         got += count
+        if checksum is not None and (got == len(window) or got - summed >= BLOCK_BYTES):
+            end_of_blocks = got if got == len(window) else got - got % BLOCK_BYTES
+            checksum.add(window[summed:end_of_blocks])
+            summed = end_of_blocks
         heard = time.monotonic()
         _check(heard, deadline, None)
 
@@ -143,17 +134,14 @@ def send(
     checksum: Checksum | None = None,
 ) -> None:
     """Send all bytes; as `receive_into`."""
-    for part in _parts(memoryview(data), checksum):
-        if checksum is not None:
-            checksum.add(part)
-        _put(end, part, deadline, stall)
-
-
-def _put(end: socket.socket, view: memoryview, deadline: float | None, stall: float | None) -> None:
-    sent, heard = 0, time.monotonic()
+    view, sent, end_of_chunk, heard = memoryview(data), 0, 0, time.monotonic()
     while sent < len(view):
+        if sent == end_of_chunk:
+            end_of_chunk = min(sent + CHUNK_BYTES, len(view))
+            if checksum is not None:
+                checksum.add(view[sent:end_of_chunk])
         try:
-            sent += end.send(view[sent:])
+            sent += end.send(view[sent:end_of_chunk])
         except TimeoutError:
             _check(heard, deadline, stall)
             continue

@@ -6,6 +6,7 @@ system. A connection does one transfer at a time; there are as many as calls at 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import sys
@@ -72,6 +73,16 @@ def routes_of(raw: Any, host: str) -> list[Route]:
     return sorted(found, key=lambda route: _ORDER.index(route.kind))
 
 
+def crosses_network(route: Route) -> bool:
+    """Tell whether a route may leave the machine."""
+    if route.kind != "tcp":
+        return False
+    try:
+        return not ipaddress.ip_address(route.host.partition("%")[0]).is_loopback
+    except ValueError:
+        return route.host.lower() != "localhost"
+
+
 def connect(route: Route, seconds: float = _CONNECT_SECONDS) -> socket.socket:
     """Return a connected socket, or raise `OSError`."""
     if route.kind == "tcp":
@@ -109,17 +120,20 @@ class Stream(Carrier):
         The session's number at the worker.
     key : bytes
         Known to this session and the worker.
+    is_thorough : bool
+        Of the checksum, see there.
     """
 
     kind = NAME
     needs_segment = False
 
-    def __init__(self, route: Route, session: int, key: bytes) -> None:
+    def __init__(self, route: Route, session: int, key: bytes, is_thorough: bool = True) -> None:
         self.name = f"{NAME} ({route.kind})"
         self.open_seconds = _OPEN_SECONDS.get(route.kind, _CONNECT_SECONDS)
         self._route = route
         self._session = session
         self._key = key
+        self._is_thorough = is_thorough
         self._idle: list[socket.socket] = []
         #: Carries nothing: as long as it, or another one, is there, the worker knows that this process is.
         self._lifeline: socket.socket | None = None
@@ -141,11 +155,11 @@ class Stream(Carrier):
         self, request: int, ref: SpanRef, offset: int, pieces: Sequence[memoryview], deadline: float | None
     ) -> None:
         nbytes = sum(map(len, pieces[1:]))
-        head = frames.pack_head(Head(THERE, request, ref, offset, nbytes))
+        head = frames.pack_head(Head(THERE, request, ref, offset, nbytes, self._is_thorough))
 
         def work(end: socket.socket) -> None:
             sockets.send(end, head + pieces[0], deadline, sockets.STALL_SECONDS)
-            checksum = Checksum()
+            checksum = Checksum(self._is_thorough)
             for piece in pieces[1:]:
                 sockets.send(end, piece, deadline, sockets.STALL_SECONDS, checksum)
             sockets.send(end, checksum.digest(), deadline, sockets.STALL_SECONDS)
@@ -154,12 +168,12 @@ class Stream(Carrier):
         self._with_end(work, deadline)
 
     def back(self, request: int, ref: SpanRef, window: memoryview, deadline: float | None) -> None:
-        head = frames.pack_head(Head(BACK, request, ref, 0, len(window)))
+        head = frames.pack_head(Head(BACK, request, ref, 0, len(window), self._is_thorough))
 
         def work(end: socket.socket) -> None:
             sockets.send(end, head, deadline, sockets.STALL_SECONDS)
             self._hear(end, deadline)
-            checksum = Checksum()
+            checksum = Checksum(self._is_thorough)
             sockets.receive_into(end, window, deadline, sockets.STALL_SECONDS, checksum)
             if sockets.receive(end, CHECKSUM_BYTES, deadline, sockets.STALL_SECONDS) != checksum.digest():
                 raise Damaged("Other bytes have come over the connection of the bulk data than the worker has sent.")

@@ -18,21 +18,23 @@ def _bytes(nbytes: int, seed: int) -> bytearray:
     return bytearray(np.random.default_rng(seed).bytes(nbytes))
 
 
-def _digest(data: bytearray, cuts: list[int] | None = None) -> bytes:
-    checksum, places = Checksum(), [0, *sorted(cuts or []), len(data)]
+def _digest(data: bytearray, cuts: list[int] | None = None, is_thorough: bool = True) -> bytes:
+    checksum, places = Checksum(is_thorough), [0, *sorted(cuts or []), len(data)]
     for begin, end in itertools.pairwise(places):
         checksum.add(memoryview(data)[begin:end])
     return checksum.digest()
 
 
 @settings(deadline=None, max_examples=60)
-@given(SIZES, st.integers(0, 2**32), st.data())
-def test_it_does_not_depend_on_how_the_bytes_are_cut(nbytes: int, seed: int, data: st.DataObject) -> None:
+@given(SIZES, st.integers(0, 2**32), st.booleans(), st.data())
+def test_it_does_not_depend_on_how_the_bytes_are_cut(
+    nbytes: int, seed: int, is_thorough: bool, data: st.DataObject
+) -> None:
     whole = _bytes(nbytes, seed)
     cuts = data.draw(st.lists(st.integers(0, nbytes), max_size=12))
 
-    assert _digest(whole, cuts) == _digest(whole)
-    assert len(_digest(whole)) == CHECKSUM_BYTES
+    assert _digest(whole, cuts, is_thorough) == _digest(whole, None, is_thorough)
+    assert len(_digest(whole, cuts, is_thorough)) == CHECKSUM_BYTES
 
 
 @settings(deadline=None, max_examples=60)
@@ -59,6 +61,21 @@ def test_what_is_lost_zeroed_moved_or_sent_twice_is_noticed(seed: int, pages: in
     assert _digest(first + whole) != before
     assert _digest(bytearray(nbytes) + whole[nbytes:]) != before
     assert _digest(second + whole[nbytes:BLOCK_BYTES] + first + whole[BLOCK_BYTES + nbytes :]) != before
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32), st.integers(1, 60))
+def test_what_is_lost_zeroed_moved_or_sent_twice_by_pages_is_noticed_by_a_word_in_each(seed: int, pages: int) -> None:
+    whole = _bytes(4 * BLOCK_BYTES + 100, seed)
+    nbytes = pages * 4096
+    second = whole[BLOCK_BYTES : BLOCK_BYTES + nbytes]
+
+    others = [
+        whole[nbytes:], whole[:nbytes] + whole, whole[: nbytes - 3] + whole[nbytes:] + whole[:3],
+        whole[:nbytes] + bytearray(nbytes) + whole[2 * nbytes :], second + whole[nbytes:],
+    ]  # fmt: skip
+    digests = {_digest(other, None, False) for other in [whole, *others]}
+    assert len(digests) == 1 + len(others)
 
 
 def test_zeros_of_another_number_are_other_bytes() -> None:

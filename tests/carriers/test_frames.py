@@ -20,6 +20,7 @@ HEADS = st.builds(
     st.builds(SpanRef, st.integers(0, 2**32 - 1), U64, U64, U64),
     U64,
     U64,
+    st.booleans(),
 )
 
 

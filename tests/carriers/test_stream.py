@@ -129,6 +129,18 @@ def test_routes_that_are_none_are_one_kind_of_error(raw: Any) -> None:
     assert all(isinstance(route, Route) for route in routes)
 
 
+@pytest.mark.parametrize(
+    ("route", "leaves"),
+    [
+        (Route("tcp", "127.0.0.1", 1), False), (Route("tcp", "127.3.2.1", 1), False), (Route("tcp", "::1", 1), False),
+        (Route("tcp", "localhost", 1), False), (Route("vsock", "3", 1), False), (Route("hyperv", ID, 1), False),
+        (Route("tcp", "10.0.0.7", 1), True), (Route("tcp", "fe80::1%eth0", 1), True), (Route("tcp", "gpu", 1), True),
+    ],
+)  # fmt: skip
+def test_a_route_that_may_leave_the_machine_is_known(route: Route, leaves: bool) -> None:
+    assert stream.crosses_network(route) == leaves
+
+
 Behave = Callable[[socket.socket], None]
 
 
@@ -304,7 +316,7 @@ def test_a_connection_that_changes_bytes_on_their_way_there_is_not_used_again(se
 def test_a_connection_that_changes_bytes_on_their_way_back_is_not_used_again(
     server: _Server, client: Stream, changed: int
 ) -> None:
-    sent, checksum = bytearray(os.urandom(100)), Checksum()
+    sent, checksum = bytearray(os.urandom(100)), Checksum(True)
     checksum.add(memoryview(sent))
 
     def give(end: socket.socket) -> None:

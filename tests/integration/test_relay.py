@@ -8,7 +8,7 @@ import random
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 import sklearn_wsl_gpu
 from sklearn_wsl_gpu import offload, sessions
+from sklearn_wsl_gpu.carriers import shared, stream
 from tests.integration.relay import Relay, relayed
 from tests.integration.tools import standalone_worker, until
 
@@ -215,25 +216,43 @@ def test_a_relay_that_is_cut_between_two_calls_costs_at_most_one_of_them(
         assert one.broken or one.pool.used_bytes == 0
 
 
-def _flip_late(raw: bytes, seen: list[int]) -> bytes:
-    """Change one bit of the megabyte that is relayed after the first one."""
-    seen[0] += len(raw)
-    if seen[0] < 2**20 or seen[1]:
-        return raw
-    seen[1] = 1
+def _one_bit(raw: bytes) -> bytes:
     return raw[:-1] + bytes([raw[-1] ^ 16])
+
+
+def _a_page(raw: bytes) -> bytes:
+    return raw[:-8192] + raw[:8192] if len(raw) > 2 * 8192 else raw
+
+
+def _once_and_late(change: Callable[[bytes], bytes], seen: list[int]) -> Callable[[bytes], bytes]:
+    """Change something of what is relayed after the first megabyte."""
+
+    def changed(raw: bytes) -> bytes:
+        seen[0] += len(raw)
+        other = raw if seen[0] < 2**20 or seen[1] else change(raw)
+        seen[1] += other != raw
+        return other
+
+    return changed
 
 
 @pytest.mark.falls_back
 @pytest.mark.parametrize("way", [0, 1], ids=["there", "back"])
-def test_a_relay_that_changes_one_bit_changes_no_result(ways: _Ways, way: int) -> None:
+@pytest.mark.parametrize(("change", "is_far"), [(_one_bit, True), (_a_page, False)], ids=["one bit", "two pages"])
+def test_a_relay_that_changes_what_it_relays_changes_no_result(
+    ways: _Ways, way: int, change: Callable[[bytes], bytes], is_far: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_far:
+        monkeypatch.setattr(stream, "crosses_network", lambda route: True)
+        monkeypatch.setattr(shared, "boot_id", lambda: "another")
+    monkeypatch.setattr("tests.integration.relay._BUFFER_BYTES", 64 * 1024)
     X = np.random.default_rng(0).normal(size=(50_000, 8))
     expected = StandardScaler().fit_transform(X)
     with offload(fallback="quiet", **ways.settings) as session:
         np.testing.assert_array_equal(StandardScaler().fit_transform(X), expected)
         [bulk] = ways.relay._listeners.keys() - {ways.port}
         seen = [0, 0]
-        ways.relay.change[way][bulk] = lambda raw: _flip_late(raw, seen)
+        ways.relay.change[way][bulk] = _once_and_late(change, seen)
         np.testing.assert_array_equal(StandardScaler().fit_transform(X), expected)
         assert seen[1]
         np.testing.assert_array_equal(StandardScaler().fit_transform(X), expected)

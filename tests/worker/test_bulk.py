@@ -40,7 +40,7 @@ HEADER = pack_span_header(EPOCH, GENERATION, SLOT_BYTES - SPAN_HEADER_BYTES, CLI
 
 
 def _checksum(zeros: int) -> bytes:
-    checksum = Checksum()
+    checksum = Checksum(True)
     checksum.add(memoryview(bytes(zeros)))
     return checksum.digest()
 
