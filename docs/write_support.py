@@ -29,7 +29,8 @@ def _row(name: str, entry: Entry) -> str:
     special = ["sparse X"] if entry.sparse else []
     special += [f"text as {argument}" for argument in entry.text.split()]
     limits = "; ".join(limit.words for limit in (*entry.limits, *entry.call_limits))
-    return f"| {name} | {methods} | {', '.join(special)} | {limits} | {entry.lost} |".replace("  ", " ")
+    releases = ", ".join(release.words for release in entry.releases)
+    return f"| {name} | {methods} | {', '.join(special)} | {limits} | {entry.lost} | {releases} |".replace("  ", " ")
 
 
 def page() -> str:
@@ -42,8 +43,8 @@ def _lines() -> Iterator[str]:
         yield f"## {engine}\n"
         dtypes = {entry.dtypes for entry in table.values()}
         yield from (f"Arrays of {', '.join(sorted(one))}.\n" for one in dtypes if one and len(dtypes) == 1)
-        yield "| estimator | methods | takes also | only with | lost by a fit |"
-        yield "|---|---|---|---|---|"
+        yield "| estimator | methods | takes also | only with | lost by a fit | of the worker |"
+        yield "|---|---|---|---|---|---|"
         yield from (_row(name, table[name]) for name in sorted(table))
         yield ""
     yield "## Metrics\n"

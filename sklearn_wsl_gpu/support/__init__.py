@@ -23,6 +23,7 @@ __all__ = [
     "facts_of",
     "facts_of_data",
     "is_single",
+    "outdated",
     "reason",
     "request_of",
     "without_target",
@@ -51,6 +52,19 @@ def reason(engine: str, request: Request) -> Reason | None:
     entry = TABLES[engine].get(name)
     words = "it is not in its table" if entry is None else entry.objection(request)
     return None if words is None else Reason("unsupported-by-engine", f"{name} by {engine}: {words}.")
+
+
+def outdated(engine: str, versions: Mapping[str, str]) -> dict[str, str]:
+    """Return the estimators of an engine's table that it does not compute with versions of packages, and why.
+
+    Parameters
+    ----------
+    engine : str
+    versions : mapping of str to str
+        Of the packages on the worker's side, by the names that the table has for them.
+    """
+    found = {name: entry.objection_to_versions(versions) for name, entry in TABLES[engine].items()}
+    return {name: words for name, words in found.items() if words is not None}
 
 
 def is_single(engine: str, row: Row) -> bool:

@@ -10,7 +10,7 @@ https://scikit-learn.org/1.9/modules/array_api.html
 
 from __future__ import annotations
 
-from sklearn_wsl_gpu.support.entry import Entry, Limit, only
+from sklearn_wsl_gpu.support.entry import Entry, Limit, Release, only
 from sklearn_wsl_gpu.support.request import Request
 
 #: dtypes that every namespace has.
@@ -47,8 +47,12 @@ def _boolean_labels(request: Request) -> str | None:
 _LABELS = Limit("y not boolean", _boolean_labels)
 
 
+#: Its path for these is held to be right in this release, and is not there or other in earlier ones.
+_RELEASE = Release("scikit-learn", (1, 9))
+
+
 def _entry(*limits: Limit, without: str = "", text: str = "") -> Entry:
-    return Entry(limits, without, text=text, dtypes=DTYPES)
+    return Entry(limits, without, text=text, dtypes=DTYPES, releases=(_RELEASE,))
 
 
 TABLE: dict[str, Entry] = {

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from sklearn_wsl_gpu.support.conditions import equal, named, no_function, none_of, off, start, value
-from sklearn_wsl_gpu.support.entry import CallLimit, Entry, Limit, only
+from sklearn_wsl_gpu.support.entry import CallLimit, Entry, Limit, Release, only
 from sklearn_wsl_gpu.support.request import Request
 
 #: The release whose private hooks are called.
-RELEASE = (26, 10)
+RELEASE = Release("cuML", (26, 10), alone=True)
 #: Of a dense affinity every entry is numbered by 32 bits.
 _MAX_DENSE_ROWS = 46340
 _NEIGHBORS = (
@@ -179,7 +179,7 @@ _AFFINITY = (
     Limit(f"affinity='rbf' of at most {_MAX_DENSE_ROWS} rows", _dense_affinity),
 )
 
-TABLE: dict[str, Entry] = {
+_TABLE: dict[str, Entry] = {
     "KMeans": Entry((start("k-means++", "random"),)),
     "DBSCAN": Entry(
         (named("metric", "l2", "euclidean", "cosine", "precomputed"), named("algorithm", "auto", "brute"))
@@ -339,3 +339,4 @@ TABLE: dict[str, Entry] = {
         single=True,
     ),
 }  # fmt: skip
+TABLE = {name: entry._replace(releases=(RELEASE,)) for name, entry in _TABLE.items()}

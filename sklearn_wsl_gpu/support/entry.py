@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -43,6 +44,36 @@ class CallLimit(NamedTuple):
     objection: Callable[[str, Mapping[str, Any]], str | None]
 
 
+class Release(NamedTuple):
+    """A release of a package that an entry holds for.
+
+    Attributes
+    ----------
+    package : str
+    number : tuple of int
+        The first two numbers of its version.
+    alone : bool
+        Whether later ones are not taken.
+    """
+
+    package: str
+    number: tuple[int, int]
+    alone: bool = False
+
+    @property
+    def words(self) -> str:
+        """The condition as the documentation says it."""
+        text = f"{self.package} {'.'.join(map(str, self.number))}"
+        return text if self.alone else f"{text} or later"
+
+    def objection(self, version: str) -> str | None:
+        """Return in words why a version that is installed does not fulfil the condition, or None."""
+        found = tuple(int(number) for number in re.findall(r"[0-9]+", version)[:2])
+        if found == self.number or (found > self.number and not self.alone):
+            return None
+        return f"it needs {self.words}, and this is {version}."
+
+
 class Entry(NamedTuple):
     """An estimator that an engine computes.
 
@@ -64,6 +95,8 @@ class Entry(NamedTuple):
         Attributes, separated by spaces, that a fit there cannot leave.
     single : bool
         Whether it computes in single precision, whatever the precision of X is.
+    releases : tuple of Release
+        Of the packages on the worker's side.
     """
 
     limits: tuple[Limit, ...] = ()
@@ -74,6 +107,12 @@ class Entry(NamedTuple):
     call_limits: tuple[CallLimit, ...] = ()
     lost: str = ""
     single: bool = False
+    releases: tuple[Release, ...] = ()
+
+    def objection_to_versions(self, versions: Mapping[str, str]) -> str | None:
+        """Return in words why it cannot be computed with these versions of packages, by name, or None."""
+        found = (release.objection(versions[release.package]) for release in self.releases)
+        return next((words for words in found if words is not None), None)
 
     def objection(self, request: Request) -> str | None:
         """Return in words why a call cannot be computed, or None."""

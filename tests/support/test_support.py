@@ -17,7 +17,7 @@ from sklearn.preprocessing import LabelEncoder
 
 from sklearn_wsl_gpu import Unsupported, support
 from sklearn_wsl_gpu.estimators import ROWS, find
-from sklearn_wsl_gpu.support import TABLES, Fact, Limit, Request, facts_of
+from sklearn_wsl_gpu.support import TABLES, Fact, Limit, Request, facts_of, outdated
 from sklearn_wsl_gpu.support.entry import Entry, only
 
 # UMAP says when it is imported that TensorFlow is not there.
@@ -90,6 +90,21 @@ def test_a_value_is_allowed_by_its_type_too() -> None:
     assert limit.words == "flag in False, None"
     for value, words in ((0, "flag=0 is not supported"), (None, None), (False, None)):
         assert limit.objection(Request(ROWS["Ridge"], "fit", {"flag": value}, {})) == words
+
+
+@pytest.mark.parametrize(
+    ("engine", "versions", "words"),
+    [
+        ("array_api", {"scikit-learn": "1.9.0"}, None),
+        ("array_api", {"scikit-learn": "1.10rc1"}, None),
+        ("array_api", {"scikit-learn": "1.8.2"}, "it needs scikit-learn 1.9 or later, and this is 1.8.2."),
+        ("cuml", {"cuML": "26.10.03"}, None),
+        ("cuml", {"cuML": "26.08.00"}, "it needs cuML 26.10, and this is 26.08.00."),
+        ("cuml", {"cuML": "26.12.00"}, "it needs cuML 26.10, and this is 26.12.00."),
+    ],
+)
+def test_each_row_says_which_releases_it_holds_for(engine: str, versions: dict[str, str], words: str | None) -> None:
+    assert outdated(engine, versions) == ({} if words is None else dict.fromkeys(TABLES[engine], words))
 
 
 def test_engines_are_asked_in_their_order_and_those_that_can_are_named() -> None:

@@ -298,7 +298,7 @@ def test_another_release_is_refused_by_its_number(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_release_under_test_is_the_one_of_the_table() -> None:
-    assert tuple(map(int, importlib.import_module("cuml").__version__.split(".")[:2])) == RELEASE
+    assert RELEASE.objection(importlib.import_module("cuml").__version__) is None
 
 
 def test_what_cuml_refuses_is_unsupported_in_its_words() -> None:

@@ -33,7 +33,6 @@ Array = Any
 
 #: What scikit-learn computes with on a device, and what it computes with in numpy.
 _HOST_CLASSES = {"HalfPoissonLossArrayAPI": "HalfPoissonLoss"}
-_RELEASE = (1, 9)
 #: With the solver "auto" these warn that it will be "svd" by the array API.
 _BY_SVD = frozenset({"Ridge", "RidgeClassifier"})
 
@@ -81,8 +80,9 @@ class ArrayApiEngine(Engine):
 
     @classmethod
     def unavailable(cls, device: str) -> str | None:
-        if tuple(int(part) for part in sklearn.__version__.split(".")[:2]) < _RELEASE:
-            return f"it needs scikit-learn 1.9, and this is {sklearn.__version__}."
+        outdated = _outdated()
+        if outdated.keys() == TABLE.keys():
+            return next(iter(outdated.values()))
         if device == "cpu":
             return None if find_spec("torch") else "on the CPU it needs PyTorch. Install torch."
         found = [name for name in ("cupy", "torch") if find_spec(name)]
@@ -98,7 +98,7 @@ class ArrayApiEngine(Engine):
 
     @property
     def estimators(self) -> frozenset[str]:
-        return frozenset(TABLE)
+        return frozenset(TABLE).difference(_outdated())
 
     def support(self, request: Request) -> Reason | None:
         return support.reason(self.name, request)
@@ -221,6 +221,10 @@ def _as_numpy(value: Any) -> Array:
 
 def _number(device: str) -> int:
     return int(device.partition(":")[2] or 0) if device != "auto" else 0
+
+
+def _outdated() -> dict[str, str]:
+    return support.outdated("array_api", {"scikit-learn": sklearn.__version__})
 
 
 def _open(device: str) -> tuple[Any, Any]:

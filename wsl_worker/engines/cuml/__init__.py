@@ -84,11 +84,11 @@ class CumlEngine(Engine):
     @classmethod
     def unavailable(cls, device: str) -> str | None:
         found = _installed_version()
-        wanted = ".".join(map(str, RELEASE))
         if found is None:
             return "cuML is not installed. Install sklearn-wsl-gpu[cuml-cu13]."
-        if tuple(int(part) for part in found.split(".")[:2]) != RELEASE:
-            return f"it needs cuML {wanted}, and this is {found}."
+        outdated = support.outdated(cls.name, {RELEASE.package: found})
+        if outdated.keys() == TABLE.keys():
+            return next(iter(outdated.values()))
         if device == "cpu":
             return "it computes on a GPU only."
         count = count_gpus()
@@ -104,7 +104,9 @@ class CumlEngine(Engine):
 
     @property
     def estimators(self) -> frozenset[str]:
-        return frozenset(name for name in TABLE if "." not in name or name in third_party.installed())
+        outdated = support.outdated(self.name, {RELEASE.package: _installed_version() or ""})
+        there = (name for name in TABLE if "." not in name or name in third_party.installed())
+        return frozenset(there).difference(outdated)
 
     def support(self, request: Request) -> Reason | None:
         return support.reason(self.name, request)
