@@ -16,7 +16,7 @@ import psutil
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_wsl_gpu import greeting, launch, sessions, standing
+from sklearn_wsl_gpu import config, greeting, launch, sessions, standing
 from sklearn_wsl_gpu.context import offload
 from sklearn_wsl_gpu.launch import kept
 from tests.integration.tools import has_ended, until
@@ -64,19 +64,19 @@ def test_a_plain_offload_uses_the_worker_that_is_kept_and_starts_none(keys: Path
 
 
 @pytest.mark.parametrize(
-    ("settings", "uses"),
+    ("settings", "suits"),
     [
-        ({"engine": "cpu"}, True),
+        ({}, True), ({"engine": "cpu"}, True), ({"device": "cuda:1"}, True), ({"distribution": "Ubuntu"}, True),
         ({"engine": "cpu", "device": "auto", "slots": (1, 1, 1), "slot_bytes": 2**20}, True),
-        ({"device": "cpu"}, False),
-        ({"model_bytes": 2**20}, False),
-        ({"interpreter": sys.executable}, False),
+        ({"engine": "array_api"}, False), ({"device": "cpu"}, False), ({"model_bytes": 2**20}, False),
+        ({"distribution": "Debian"}, False), ({"interpreter": "/usr/bin/python3"}, False),
     ],
-)
-def test_it_is_used_if_it_is_what_the_settings_ask_for(
-    settings: dict[str, Any], uses: bool, worker: dict[str, Any]
-) -> None:
-    assert (_fit(**settings) == worker["endpoint"]) == uses
+)  # fmt: skip
+def test_it_is_used_if_it_is_what_the_settings_ask_for(settings: dict[str, Any], suits: bool, tmp_path: Path) -> None:
+    noted = kept.Kept("tcp://127.0.0.1:5", 7, "cpu", "cuda:1", "Ubuntu", None)
+    kept.write(tmp_path, noted)
+
+    assert kept.find(config.resolve({**settings, "keys": tmp_path})) == (noted if suits else None)
 
 
 def test_one_that_was_killed_is_passed_over(worker: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
