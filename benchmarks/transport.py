@@ -48,8 +48,7 @@ _OWN = "sklearn_wsl_gpu"
 _UNITS = {"KB": 2**10, "MB": 2**20, "GB": 2**30}
 _SIZES = "4KB,64KB,1MB,16MB,256MB,512MB,1GB"
 _MB = 2**20
-#: Where other layouts than C are measured too, and of whom.
-_LAYOUT_SIZES = (16 * _MB, 256 * _MB)
+#: With whom other layouts than C are measured, too.
 _LAYOUT_PEERS = ("shared_memory", "ray")
 
 
@@ -95,11 +94,6 @@ def _say(words: str) -> None:
 _BEGIN = time.perf_counter()
 
 
-def _largest(sizes: list[int]) -> int:
-    # Every other column is taken of an array twice as large.
-    return max(2 * nbytes if nbytes in _LAYOUT_SIZES else nbytes for nbytes in sizes)
-
-
 def _race(field: Field, options: argparse.Namespace) -> list[Row]:
     rows: list[Row] = []
     for nbytes in options.sizes:
@@ -109,10 +103,9 @@ def _race(field: Field, options: argparse.Namespace) -> list[Row]:
         rows += found
         for name in {row.contestant for row in found if row.state != "ok"} & field.runners.keys():
             field.drop(name, f"> {field.limit:.0f} s at {in_words(nbytes)}")
-        if nbytes in _LAYOUT_SIZES:
-            for layout in LAYOUTS[1:]:
-                names = [name for name in (_OWN, *_LAYOUT_PEERS) if name in field.runners]
-                rows += field.race(nbytes, layout, names, max(rounds // 2, 2))
+        for layout in LAYOUTS[1:]:
+            names = [name for name in (_OWN, *_LAYOUT_PEERS) if name in field.runners]
+            rows += field.race(nbytes, layout, names, max(rounds // 2, 2))
     return rows
 
 
@@ -203,7 +196,7 @@ def main() -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = logs  # what a killed contestant leaves goes with it
         field = Field(
             ["echo", *(name for name in names if name not in skipped)],
-            Arrays(_largest(options.sizes)),
+            Arrays(2 * max(options.sizes)),  # of which every other column may be taken
             Path(logs),
             options.limit,
         )
