@@ -43,6 +43,9 @@ os.environ["SKLEARN_WSL_GPU_KEYS"] = os.path.join(os.environ[_CACHES], "keys")
 _TRACKERS = ("resource_tracker", "popen_loky_posix", "forkserver")
 
 _last: pytest.Item | None = None
+#: Whether all that is there is to be looked through again: it takes long, for a test has imported much.
+_is_grown = True
+_LONG_SECONDS = 0.1
 
 # A run that decides whether a change lands must be repeatable; elsewhere each run tries new examples.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -171,8 +174,8 @@ def own_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a process, descriptor, lease or shared memory file, or a call that fell back."""
-    global _last
-    if _last is None or _last.path != request.node.path:
+    global _last, _is_grown
+    if _is_grown or _last is None or _last.path != request.node.path:
         # What imports and compilers have made until now is not looked through again after every test.
         gc.collect()
         gc.freeze()
@@ -181,7 +184,9 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     children, descriptors, memory, worker = _children(), _descriptors(), _shared_memory(), _shared_processes()
     done = len(process_report.calls)
     yield
+    begin = time.perf_counter()
     gc.collect()
+    _is_grown = time.perf_counter() - begin > _LONG_SECONDS
     records = process_report.calls[done:]
     for session in sessions.live():
         if not session.broken:
