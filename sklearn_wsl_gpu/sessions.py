@@ -98,6 +98,7 @@ def _open(settings: Settings) -> Session:
     except (WorkerUnavailable, ProtocolError) as error:
         if where.kept:
             _say(settings, f"the worker at {where.endpoint}, which is kept for all processes, is of no use: {error}")
+            launch.discard(where)
         elif not _is_gone(where, error):
             raise
     else:

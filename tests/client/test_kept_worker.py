@@ -88,6 +88,16 @@ def test_one_that_was_killed_is_passed_over(worker: dict[str, Any], capfd: pytes
     assert f"{worker['endpoint']}, which is kept for all processes, is of no use: Nothing" in capfd.readouterr().err
 
 
+def test_one_that_was_killed_is_passed_over_by_a_process_that_was_told_of_it(worker: dict[str, Any]) -> None:
+    settings = config.resolve({})
+    launch.inherit(launch.worker_key(settings), launch.address(settings))
+    process = psutil.Process(worker["pid"])
+    process.kill()
+    process.wait(10)
+
+    assert _fit() != worker["endpoint"]
+
+
 def test_one_that_hangs_is_passed_over(worker: dict[str, Any]) -> None:
     os.kill(worker["pid"], signal.SIGSTOP)
     try:
