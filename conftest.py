@@ -36,8 +36,9 @@ _CACHES = "LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME"
 os.environ[_CACHES] = tempfile.mkdtemp(prefix="sklearn_wsl_gpu-tests-")
 atexit.register(shutil.rmtree, os.environ[_CACHES], ignore_errors=True)
 
-# Nor is a worker used that this user keeps.
-os.environ["SKLEARN_WSL_GPU_KEYS"] = os.path.join(os.environ[_CACHES], "keys")
+# Nor is a worker used that this user keeps, unless the environment names one.
+if not os.environ.get("SKLEARN_WSL_GPU_ENDPOINT"):
+    os.environ["SKLEARN_WSL_GPU_KEYS"] = os.path.join(os.environ[_CACHES], "keys")
 
 #: Helper processes of joblib and multiprocessing that outlive their pools by design.
 _TRACKERS = ("resource_tracker", "popen_loky_posix", "forkserver")
