@@ -194,7 +194,9 @@ def _greet(end: socket.socket) -> None:
 
 
 def _take(end: socket.socket, nbytes: int, answer: bytes) -> None:
-    end.recv(frames.HEAD_BYTES + len(HEADER) + nbytes + CHECKSUM_BYTES, socket.MSG_WAITALL)
+    left = frames.HEAD_BYTES + len(HEADER) + nbytes + CHECKSUM_BYTES
+    while left and (raw := end.recv(left)):  # Wine does not wait for all of them
+        left -= len(raw)
     end.sendall(answer)
 
 
