@@ -338,6 +338,24 @@ def test_a_connection_that_changes_bytes_on_their_way_back_is_not_used_again(
     assert not client._idle
 
 
+@pytest.mark.parametrize("nbytes", [0, 1, 100, sockets.CHUNK_BYTES, 2 * sockets.CHUNK_BYTES + 4321])
+def test_what_is_sent_in_parts_is_received_in_others_and_both_ends_come_to_one_checksum(nbytes: int) -> None:
+    sent, received = memoryview(os.urandom(nbytes)), memoryview(bytearray(nbytes))
+    told, heard = Checksum(True), Checksum(True)
+    one, other = socket.socketpair()
+    with one, other:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 50_000)
+        for end in (one, other):
+            end.settimeout(sockets.SLICE_SECONDS)
+        thread = threading.Thread(target=sockets.send, args=(one, sent, None, 10.0, told))
+        thread.start()
+        sockets.receive_into(other, received, None, 10.0, heard)
+        thread.join()
+
+    assert received == sent
+    assert told.digest() == heard.digest()
+
+
 def test_a_deadline_ends_a_transfer(server: _Server, client: Stream) -> None:
     server.behave += [_greet]
     with pytest.raises(DeadlineExceeded):

@@ -294,6 +294,30 @@ def test_nothing_is_brought_there_for_a_request_that_is_over(worker: Worker) -> 
     stream.close()
 
 
+@pytest.mark.parametrize("lacking", [100, SPAN_HEADER_BYTES], ids=["the bytes", "their header"])
+def test_a_transfer_that_is_refused_for_want_of_memory_leaves_the_connection_for_the_next_one(
+    lacking: int, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = frames.pack_head(Head(THERE, 7, REF, SPAN_HEADER_BYTES, 100))
+    real = Segment.reserve
+
+    def reserve(segment: Segment, start: int, nbytes: int) -> None:
+        if nbytes == lacking:
+            raise PoolSpaceError("There is no memory.")
+        real(segment, start, nbytes)
+
+    with worker.socket() as end:
+        with monkeypatch.context() as context:
+            context.setattr(Segment, "reserve", reserve)
+            end.sendall(head + HEADER + bytes(100) + _checksum(100))
+            outcome, nbytes = frames.unpack_answer(end.recv(frames.ANSWER_BYTES, socket.MSG_WAITALL))
+            assert outcome == frames.REFUSED
+            assert end.recv(nbytes, socket.MSG_WAITALL) == b"There is no memory."
+
+        end.sendall(head + HEADER + bytes(100) + _checksum(100))
+        assert end.recv(frames.ANSWER_BYTES, socket.MSG_WAITALL) == frames.pack_answer()
+
+
 def test_of_bytes_that_were_changed_on_the_way_nothing_is_taken_for_whole(worker: Worker) -> None:
     told: list[Arrival] = []
     account = worker.bulk._accounts[1] = Account(told.append)
