@@ -98,6 +98,17 @@ def test_one_that_was_killed_is_passed_over_by_a_process_that_was_told_of_it(wor
     assert _fit() != worker["endpoint"]
 
 
+def test_processes_of_this_one_are_not_told_of_one_that_was_killed(worker: dict[str, Any]) -> None:
+    process = psutil.Process(worker["pid"])
+    process.kill()
+    process.wait(10)
+
+    where = sessions.worker_address(config.resolve({}))
+
+    assert where is not None
+    assert where.endpoint != worker["endpoint"]
+
+
 def test_one_that_hangs_is_passed_over(worker: dict[str, Any]) -> None:
     os.kill(worker["pid"], signal.SIGSTOP)
     try:
