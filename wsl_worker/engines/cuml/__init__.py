@@ -104,9 +104,8 @@ class CumlEngine(Engine):
 
     @property
     def estimators(self) -> frozenset[str]:
-        outdated = support.outdated(self.name, {RELEASE.package: _installed_version() or ""})
-        there = (name for name in TABLE if "." not in name or name in third_party.installed())
-        return frozenset(there).difference(outdated)
+        # All hold for the same release, which `unavailable` has looked at.
+        return frozenset(name for name in TABLE if "." not in name or name in third_party.installed())
 
     def support(self, request: Request) -> Reason | None:
         return support.reason(self.name, request)
