@@ -104,22 +104,27 @@ def judge_directory(
 
 
 def _trial(directory: str) -> int | None:
+    # In a directory of its own: what dead sessions have left beside it would be removed, and a doctor changes nothing.
     try:
-        descriptor, path = files.create(directory, TRIAL_BYTES)
+        with tempfile.TemporaryDirectory(dir=directory) as own:
+            descriptor, path = files.create(own, TRIAL_BYTES)
+            try:
+                return system.size_on_disk(path)
+            finally:
+                os.close(descriptor)
+                files.remove(path)
     except OSError:
         return None
-    try:
-        return system.size_on_disk(path)
-    finally:
-        files.remove(path)
-        os.close(descriptor)
 
 
 def look_at_directory(circumstances: Circumstances) -> Finding:
     wanted = Path(memory.directory_of(config.resolve(circumstances.arguments).pool_dir) or tempfile.gettempdir())
     path = str(next(one for one in (wanted, *wanted.parents) if one.exists()))
     synchronized = [value for name, value in os.environ.items() if name.upper().startswith("ONEDRIVE")]
-    return judge_directory(path, system.volume(path), synchronized, shutil.disk_usage(path).free, _trial(path))
+    facts = system.volume(path)
+    is_local = facts is not None and paths.why_no_pool(path, *facts, synchronized) is None
+    taken = _trial(path) if is_local else None  # nothing is written where no pool may be
+    return judge_directory(path, facts, synchronized, shutil.disk_usage(path).free, taken)
 
 
 def parse_programs(text: str) -> list[str]:
