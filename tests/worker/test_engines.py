@@ -55,3 +55,14 @@ def test_a_name_that_is_not_installed_is_refused_with_those_that_are() -> None:
 def test_a_device_that_an_engine_does_not_have_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"'cuda:99' here\. cpu: it computes on the CPU"):
         engines.choose("cpu", "cuda:99")
+
+
+@pytest.mark.parametrize(("device", "which"), [("auto", "no GPU here"), ("cuda:1", "no GPU number 1 here")])
+def test_the_array_api_engine_without_a_gpu_says_what_it_computes_on_instead(
+    device: str, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsl_worker.engines.array_api.find_spec", lambda name: name == "torch" or None)
+    monkeypatch.setattr("wsl_worker.engines.array_api.count_gpus", lambda: 0)
+
+    with pytest.raises(ConfigurationError, match=rf"{which}\. With torch and device='cpu' it computes on the CPU\."):
+        engines.choose("array_api", device)

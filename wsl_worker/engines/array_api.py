@@ -89,7 +89,8 @@ class ArrayApiEngine(Engine):
         if not found:
             return "it needs CuPy or PyTorch. Install cupy-cuda13x or torch, or take device='cpu' with torch."
         if count_gpus() <= _number(device):
-            return f"CUDA shows no GPU number {_number(device)} here."
+            which = "" if device == "auto" else f" number {_number(device)}"
+            return f"CUDA shows no GPU{which} here. With torch and device='cpu' it computes on the CPU."
         return None
 
     @property
