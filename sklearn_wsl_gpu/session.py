@@ -346,9 +346,9 @@ class Session:
         with self._lock:
             wires, self._idle = self._idle, []
             self.broken = True
-        if not wires and not self.silent and not launch.has_ended(self.where):
-            wires = [self._connect()]
         with contextlib.suppress(OffloadError):
+            if not wires and not self.silent and not launch.has_ended(self.where):
+                wires = [self._connect()]
             if wires:
                 wires[0].ask(m.Bye(self._welcome.session), b"", time.monotonic() + 0.5)
         for wire in wires:

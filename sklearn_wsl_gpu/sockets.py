@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,7 @@ from zmq.utils.monitor import recv_monitor_message
 from sklearn_wsl_gpu.errors import (
     AuthenticationError,
     DeadlineExceeded,
+    OffloadError,
     RemoteProtocolError,
     WorkerDied,
     WorkerUnavailable,
@@ -31,6 +34,8 @@ _STOPPED_SECONDS = 15.0
 _MORE = int(zmq.SNDMORE)
 #: Time for a connection to come up, handshake included.
 CONNECT_SECONDS = 3.0
+#: More than a first socket takes, with ZeroMQ's threads and a monitor.
+_DESCRIPTORS = 24
 
 
 @dataclass(slots=True)
@@ -49,6 +54,26 @@ def _context() -> zmq.Context[Any]:
         if pid not in _contexts.by_pid:
             _contexts.by_pid[pid] = zmq.Context()
         return _contexts.by_pid[pid]
+
+
+@contextmanager
+def _opening() -> Iterator[None]:
+    """Open a socket in here; raise `OffloadError` if this process may not."""
+    held: list[int] = []
+    try:
+        try:
+            # Where ZeroMQ runs out of them in its own threads it ends the process.
+            held.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_DESCRIPTORS))
+        finally:
+            for descriptor in held:
+                os.close(descriptor)
+        yield
+    except (OSError, zmq.ZMQError) as error:
+        raise OffloadError(
+            f"This process cannot open a socket: {error.strerror}. Close files that are not needed, or let it open "
+            "more (ulimit -n).",
+            "no-socket",
+        ) from error
 
 
 def close_context() -> None:
@@ -84,13 +109,19 @@ class Wire:
         A process descriptor of the worker that becomes readable when it ends, or -1.
     greeted : bool
         Whether the session has been opened on another wire.
+
+    Raises
+    ------
+    OffloadError
+        If this process may open no more sockets.
     """
 
     def __init__(self, endpoint: str, keys: ClientKeys, process: int, *, greeted: bool) -> None:
         self._endpoint = endpoint
         self._process = process
         self._conversation = Channel(READY if greeted else NEW)
-        socket = _context().socket(zmq.REQ)
+        with _opening():
+            socket = _context().socket(zmq.REQ)
         self._socket: zmq.Socket[bytes] = socket
         socket.linger = 0
         socket.setsockopt(zmq.REQ_RELAXED, 1)
@@ -119,17 +150,20 @@ class Wire:
         ------
         AuthenticationError, WorkerUnavailable
             With what was found at the endpoint.
+        OffloadError
+            If this process may open no more sockets.
         """
-        monitor = self._socket.get_monitor_socket(
-            zmq.EVENT_CONNECTED
-            | zmq.EVENT_CLOSED
-            | zmq.EVENT_CONNECT_RETRIED
-            | zmq.EVENT_DISCONNECTED
-            | zmq.EVENT_HANDSHAKE_SUCCEEDED
-            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-        )
+        with _opening():
+            monitor = self._socket.get_monitor_socket(
+                zmq.EVENT_CONNECTED
+                | zmq.EVENT_CLOSED
+                | zmq.EVENT_CONNECT_RETRIED
+                | zmq.EVENT_DISCONNECTED
+                | zmq.EVENT_HANDSHAKE_SUCCEEDED
+                | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+                | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+                | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+            )
         seen: set[int] = set()
         try:
             self._socket.connect(self._endpoint)
