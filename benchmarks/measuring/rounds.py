@@ -146,7 +146,7 @@ class Field:
     def _turn(self, row: Row, number: int, warm: int, runner: Runner, seconds: float) -> None:
         echo = None
         if row.nbytes <= ECHO_BYTES and "echo" in self.runners and row.contestant != "echo":
-            echo = self.runners["echo"].call(self.limit, "echo")[0]
+            echo = self.runners["echo"].call(_START_SECONDS, "echo")[0]
         base = self.arrays.memcpy(row.nbytes)
         found, phases = runner.call(seconds, row.mode, number == -warm)
         if number >= 0:

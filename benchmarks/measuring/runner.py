@@ -136,13 +136,14 @@ class Runner:
             If it failed.
         """
         try:
-            if not self._pipe.poll(max(limit, 0)):
-                self.kill()
-                raise TooSlow(self.name)
-            is_right, answer = self._pipe.recv()
+            has_answered = self._pipe.poll(max(limit, 0))
+            is_right, answer = self._pipe.recv() if has_answered else (False, None)
         except (EOFError, OSError):
             self.kill()
             raise Broken(f"its process ended; it printed last: {self._last_line()}") from None
+        if not has_answered:
+            self.kill()
+            raise TooSlow(self.name)
         if not is_right:
             self.kill()
             raise Broken(answer)
@@ -173,7 +174,8 @@ def _remove_what_is_left_of(pid: int) -> None:
     for base in {"/dev/shm", tempfile.gettempdir()}:
         for path in Path(base).glob("*") if os.path.isdir(base) else ():
             if made.match(path.name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                # Python's own processes for that may be at it, too.
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _run(name: str, arrays: Arrays, pipe: Any, log: Path) -> None:
