@@ -48,9 +48,10 @@ _TOLD = r"The pool's file is not coherent\. [^.]*|.*Error.*"
 #: Of the client's tests, those that need no worker.
 _ALONE = (
     "tests/pool", "tests/protocol", "tests/carriers", "tests/state/test_mutated.py", "tests/state/test_values.py",
-    "tests/test_public_api.py", "tests/test_waiting.py", "tests/client/test_costfile.py", "tests/client/test_costs.py",
-    "tests/client/test_paths.py", "tests/client/test_windows.py", "tests/client/test_windows_itself.py",
-    "tests/client/test_workload.py", "tests/doctor/test_on_windows.py",
+    "tests/state/test_values_refused.py", "tests/test_public_api.py", "tests/test_waiting.py",
+    "tests/client/test_costfile.py", "tests/client/test_costs.py", "tests/client/test_paths.py",
+    "tests/client/test_windows.py", "tests/client/test_windows_itself.py", "tests/client/test_workload.py",
+    "tests/doctor/test_on_windows.py",
 )  # fmt: skip
 #: And those that any worker does for.
 _WITH_WORKER = (

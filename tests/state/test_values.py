@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import enum
-import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,9 +14,9 @@ from hypothesis.extra import numpy as hnp
 from sklearn_wsl_gpu.errors import RemoteProtocolError, Unsupported
 from sklearn_wsl_gpu.pool import placing
 from sklearn_wsl_gpu.pool.placing import Array
-from sklearn_wsl_gpu.protocol import codec
 from sklearn_wsl_gpu.state import Decoder, Encoder
-from sklearn_wsl_gpu.state.encoding import MAX_ITEMS, SPARSE_PARTS, TYPES
+from sklearn_wsl_gpu.state.encoding import SPARSE_PARTS, TYPES
+from tests.state.travel import object_array, same, travel
 
 DTYPES = st.one_of(
     hnp.boolean_dtypes(),
@@ -51,64 +47,16 @@ LEAVES = st.one_of(
     st.sets(HASHABLE, max_size=4),
 )
 
-
-def _object_array(items: list[Any]) -> Array:
-    array: Array = np.empty(len(items), dtype=object)
-    for number, item in enumerate(items):
-        array[number] = item
-    return array.reshape((2, -1)) if len(items) % 2 == 0 else array
-
-
 VALUES = st.recursive(
     LEAVES,
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
         st.lists(inner, max_size=4).map(tuple),
         st.dictionaries(HASHABLE, inner, max_size=4),
-        st.lists(inner, max_size=4).map(_object_array),
+        st.lists(inner, max_size=4).map(object_array),
     ),
     max_leaves=10,
 )
-
-
-def same(one: Any, other: Any) -> bool:
-    """Compare type by type and bit by bit: nan is nan, 0.0 is not -0.0, and 1 is not True."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, np.ndarray):
-        if one.dtype != other.dtype or one.dtype.str != other.dtype.str or one.shape != other.shape:
-            return False
-        if one.dtype == object:
-            return all(map(same, one.ravel(), other.ravel()))
-        return one.tobytes() == other.tobytes()
-    if isinstance(one, np.generic):
-        return one.dtype == other.dtype and one.tobytes() == other.tobytes()
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, dict):
-        return len(one) == len(other) and all(map(same, [*one, *one.values()], [*other, *other.values()]))
-    if isinstance(one, complex):
-        return same(one.real, other.real) and same(one.imag, other.imag)
-    if isinstance(one, float):
-        return (math.isnan(one) and math.isnan(other)) or (
-            one == other and math.copysign(1, one) == math.copysign(1, other)
-        )
-    return bool(one == other)
-
-
-def travel(value: Any, strided: bool = False) -> Any:
-    """Return a value as the other side gets it: its node as bytes, its arrays through a span."""
-    encoder = Encoder(strided=strided)
-    raw = codec.pack(encoder.encode(value))
-    refs, nbytes = placing.plan(encoder.arrays)
-    memory = memoryview(bytearray(nbytes + 64))
-    placing.write(memory, 0, refs, encoder.arrays)
-    return Decoder([placing.view(memory, 0, ref) for ref in refs]).decode(codec.unpack(raw))
-
-
-def _refused(value: Any, match: str = "") -> None:
-    with pytest.raises(Unsupported, match=match):
-        Encoder().encode(value)
 
 
 @settings(deadline=None, max_examples=500)
@@ -196,7 +144,7 @@ def test_arrays_of_arrays_arrive_with_their_lengths(lengths: list[int], dtype: s
 
 def test_arrays_of_arrays_of_different_kinds_arrive_too() -> None:
     assert same(
-        travel(_object_array([np.ones(2), np.ones(3, "i4"), "x"])), _object_array([np.ones(2), np.ones(3, "i4"), "x"])
+        travel(object_array([np.ones(2), np.ones(3, "i4"), "x"])), object_array([np.ones(2), np.ones(3, "i4"), "x"])
     )
 
 
@@ -337,111 +285,3 @@ def test_what_the_other_side_has_is_named_and_not_sent() -> None:
     arrived = decoder.decode(node)
     assert arrived[0] is X
     assert arrived[1] is own
-
-
-def test_structured_arrays_of_scikit_learn_arrive_and_others_stay_local() -> None:
-    linkage = np.zeros(3, [("left_node", "<i8"), ("right_node", "<i8"), ("value", "<f8"), ("cluster_size", "<i8")])
-    linkage["value"] = 1.5
-
-    assert same(travel(linkage), linkage)
-    _refused(np.zeros(3, [("a", "i4")]), "dtype")
-    _refused(linkage.reshape(3, 1), "one dimension")
-
-
-class Colour(enum.IntEnum):
-    RED = 1
-
-
-UNSUPPORTED: dict[str, Any] = {
-    "lambda": lambda: None,
-    "builtin function": len,
-    "method": [].append,
-    "class": dict,
-    "own class": Colour,
-    "object": object(),
-    "module": np,
-    "enum": Colour.RED,
-    "subclass of dict": collections.OrderedDict(a=1),
-    "subclass of ndarray": np.rec.array(np.ones(2)),
-    "frozenset": frozenset({1}),
-    "generator": (number for number in range(3)),
-    "new random generator": np.random.default_rng(0),
-    "object dtype": np.dtype(object),
-    "record dtype": np.dtype([("a", "i4")]),
-    "bit generator": np.random.RandomState(np.random.PCG64(0)),
-}
-if np.dtype(np.longdouble) != np.float64:  # they are the same on Windows
-    UNSUPPORTED |= {"long double": np.ones(2, np.longdouble), "long double scalar": np.longdouble(1)}
-
-
-def test_callables_and_unknown_objects_stay_local_with_a_reason() -> None:
-    wrappers: list[Callable[[Any], Any]] = [
-        lambda value: value,
-        lambda value: [value],
-        lambda value: {"deep": (1, value)},
-        lambda value: _object_array([value, 1, 2]),
-    ]
-    for name, value in UNSUPPORTED.items():
-        for wrap in wrappers:
-            with pytest.raises(Unsupported) as caught:
-                Encoder().encode(wrap(value))
-            assert len(str(caught.value)) > 10, name
-    _refused(len, "callables")
-
-
-def test_a_value_that_stays_local_is_named_by_its_attribute() -> None:
-    with pytest.raises(Unsupported, match=r"^metric: callables"):
-        Encoder().attributes({"p": 2, "metric": len})
-
-
-def test_containers_that_hold_themselves_stay_local() -> None:
-    endless: list[Any] = []
-    endless.append(endless)
-    looping: dict[str, Any] = {}
-    looping["self"] = [looping]
-    array: Array = np.empty(1, dtype=object)
-    array[0] = array
-    for value in (endless, looping, array):
-        _refused(value, "holds itself")
-
-
-def test_what_can_be_sent_nested_can_be_received() -> None:
-    value: Any = 1
-    while True:
-        try:
-            Encoder().encode([value])
-        except Unsupported:
-            break
-        value = [value]
-        assert travel(value) == value
-    assert str(value).count("[") >= 32
-
-
-def test_long_containers_stay_local_with_advice() -> None:
-    long = list(range(MAX_ITEMS + 1))
-    _refused(long, "numpy array")
-    _refused(tuple(long), "numpy array")
-    _refused(dict.fromkeys(long), "item by item")
-    _refused(np.array([*long, "x"], object), "item by item")
-    assert len(travel(long[:-1])) == MAX_ITEMS
-
-
-def test_attributes_of_the_same_or_a_forbidden_name_are_refused() -> None:
-    decoder = Decoder(())
-    assert decoder.attributes([["a_", 1], ["_b", 2]]) == {"a_": 1, "_b": 2}
-    for pairs in (
-        [["a_", 1], ["a_", 1]],
-        [["__class__", 1]],
-        [["", 1]],
-        [["a b", 1]],
-        [["_metadata_request", 1]],
-        [[1, 1]],
-    ):
-        with pytest.raises(RemoteProtocolError):
-            decoder.attributes(pairs)
-
-
-def test_arrays_inside_an_array_keep_their_byte_order() -> None:
-    value = _object_array([np.array([1, 2], dtype=">i2"), np.array([], dtype=">i2"), np.array([3], dtype=">i2")])
-
-    assert same(travel(value), value)
