@@ -3,6 +3,7 @@
 Run it with: python examples/quickstart.py
 """
 
+import sys
 import time
 
 from sklearn.cluster import KMeans
@@ -39,6 +40,13 @@ def analyse(X, y, rows_for_neighbors):
     }
 
 
+def verdict(value, other, tolerance):
+    """Say how two scores compare."""
+    if value == other:
+        return "equal"
+    return "close" if abs(value - other) <= tolerance else "DIFFERS"
+
+
 def main():
     generated = make_classification(200_000, 50, n_informative=10, n_classes=3, random_state=0)
     data = {
@@ -54,17 +62,21 @@ def main():
         offloaded = {name: analyse(*arguments) for name, arguments in data.items()}
     end = time.perf_counter()
 
+    # A GPU rounds otherwise than a CPU, and the libraries of Windows otherwise than those of Linux.
+    exact = sys.platform != "win32" and {call.engine for call in session.report().calls} <= {"cpu"}
+    verdicts = set()
     for name in data:
         print(f"\n{name}")
         for score, value in plain[name].items():
             other = offloaded[name][score]
-            verdict = "equal" if value == other else "DIFFERS"
-            print(f"  {score:36} plain {value:.6f}   offloaded {other:.6f}   {verdict}")
+            found = verdict(value, other, tolerance=0.0 if exact else 0.05)
+            verdicts.add(found)
+            print(f"  {score:36} plain {value:.6f}   offloaded {other:.6f}   {found}")
     print(
         f"\nplain scikit-learn: {middle - begin:.1f} s; offloaded, start of the worker included: {end - middle:.1f} s"
     )
     print(f"\n{session.report()}")
-    if plain != offloaded:
+    if "DIFFERS" in verdicts:
         raise SystemExit("The scores differ.")
 
 

@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sklearn_wsl_gpu import windows
+
 #: Name of what calls cost.
 COSTS = "costs"
 _MAX_BYTES = 8 * 2**20
@@ -65,7 +67,7 @@ def save(data: Any, name: str = COSTS, more: Sequence[str] = ()) -> None:
     """
     with contextlib.suppress(OSError):
         target = path(name, more)
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        target.parent.mkdir(mode=windows.PRIVATE, parents=True, exist_ok=True)
         # Readable by the user alone, as mkstemp makes it.
         number, name = tempfile.mkstemp(prefix=target.stem, suffix=".tmp", dir=target.parent)
         try:

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
+from sklearn_wsl_gpu import windows
 from sklearn_wsl_gpu.errors import ConfigurationError
 
 #: Where keys are looked for if no setting names a directory.
@@ -42,7 +43,7 @@ def create_keys(directory: str | os.PathLike[str]) -> None:
     public, secret = (key.decode("ascii") for key in zmq.curve_keypair())
     where = Path(directory)
     try:
-        where.mkdir(mode=0o700, parents=True, exist_ok=True)
+        where.mkdir(mode=windows.PRIVATE, parents=True, exist_ok=True)
         _write(where / _WORKER, {"secret": server_secret, "clients": [public]})
         _write(where / _CLIENT, {"server_public": server_public, "public": public, "secret": secret})
     except OSError as error:

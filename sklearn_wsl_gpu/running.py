@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
-from sklearn_wsl_gpu import autoload
+from sklearn_wsl_gpu import autoload, windows
 from sklearn_wsl_gpu.errors import ConfigurationError
 from sklearn_wsl_gpu.keys import HOME
 from sklearn_wsl_gpu.reporting import process_report
@@ -99,7 +99,7 @@ def _of_the_program(trace: TracebackType | None) -> TracebackType | None:
 
 def _save(run: dict[str, Any]) -> None:
     try:
-        Path(LAST_RUN).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Path(LAST_RUN).parent.mkdir(mode=windows.PRIVATE, parents=True, exist_ok=True)
         LAST_RUN.write_text(json.dumps(run), "utf-8")
     except OSError as error:
         sys.stderr.write(f"sklearn_wsl_gpu: the report of this run is not saved: {error}\n")

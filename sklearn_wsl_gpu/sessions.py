@@ -14,8 +14,9 @@ from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.errors import OffloadError, ProtocolError, VersionMismatch, WorkerStartError, WorkerUnavailable
 from sklearn_wsl_gpu.session import Session
 
-#: After a failure to reach a worker, calls fail at once with the same words for this long.
-_RETRY_SECONDS = 5.0
+#: After a failure to reach a worker, calls fail at once with the same words for this long; or for as many times as long
+#: as it took, but no longer than this.
+_RETRY_SECONDS, _RETRY_TIMES, _LONGEST_RETRY_SECONDS = 5.0, 3.0, 180.0
 #: Codes of refusals by a worker that is there.
 _ANSWERED = ("no-carrier", "pool-too-large")
 
@@ -25,6 +26,7 @@ SessionKey = tuple[object, ...]
 @dataclass(slots=True)
 class _Sessions:
     live: dict[SessionKey, Session] = field(default_factory=dict)
+    #: Until when it is not tried again, and why.
     failed: dict[SessionKey, tuple[float, OffloadError]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -62,12 +64,15 @@ def obtain(settings: Settings) -> Session:
                 launch.discard(session.where)
             session.close()
         known = _sessions.failed.get(key)
-        if known is not None and time.monotonic() - known[0] < _RETRY_SECONDS:
+        begin = time.monotonic()
+        if known is not None and begin < known[0]:
             raise known[1].with_traceback(None)
         try:
             session = _open(settings)
         except WorkerUnavailable as error:
-            _sessions.failed[key] = (time.monotonic(), error)
+            end = time.monotonic()
+            pause = min(max(_RETRY_TIMES * (end - begin), _RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
+            _sessions.failed[key] = (end + pause, error)
             raise
         _sessions.failed.pop(key, None)
         _say(settings, f"pool of {session.pool.why}")

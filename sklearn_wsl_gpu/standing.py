@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sklearn_wsl_gpu import windows
-from sklearn_wsl_gpu.errors import OffloadError, WorkerStartError, WorkerUnavailable
+from sklearn_wsl_gpu.errors import ConfigurationError, OffloadError, WorkerStartError, WorkerUnavailable
 from sklearn_wsl_gpu.keys import HOME, create_keys, has_worker_keys, read_client_keys, read_worker_keys
 from sklearn_wsl_gpu.launch import commands, kept, wsl
 from sklearn_wsl_gpu.launch.starting import WorkerProcess
@@ -271,14 +271,20 @@ def _is_worker(pid: int) -> bool:
 
 def _running_or_forgotten(directory: Path) -> dict[str, Any] | None:
     """Return the state of the worker of a directory; if it is gone, there is no address of it any more."""
-    with contextlib.suppress(FileNotFoundError):
-        note = kept.path_in(directory)
+    note = kept.path_in(directory)
+    try:
         before = note.read_bytes()
         known = _running(directory)
         if known is not None:
             return known
         if note.read_bytes() == before:  # nobody was faster
             note.unlink()
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"{note} is not yours to read and to delete. If a run as administrator made it, delete it as administrator."
+        ) from error
+    except FileNotFoundError:
+        pass
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import ntpath
+import os
 import struct
 from typing import Any
 
@@ -18,6 +19,10 @@ _INVALID_ATTRIBUTES = _INVALID_SIZE = 0xFFFFFFFF
 _SET_QUOTA_AND_TERMINATE = 0x0101
 #: Else a handle would be cut to 32 bits.
 _handle = ctypes.c_void_p
+
+#: Mode of a directory for one user alone. On Windows Python would leave it to whoever owns it, which is all
+#: administrators if one of them made it (python/cpython#157876); there, what is in a user's profile is the user's own.
+PRIVATE = 0o777 if os.name == "nt" else 0o700
 
 
 def registered_distributions() -> list[tuple[str, int, bool]] | None:

@@ -31,7 +31,7 @@ CLIENT = {
     "protocol": "errors arrays waiting",
     "pool": "errors arrays paths waiting windows",
     "state": "errors arrays estimators pool",
-    "costfile": "",
+    "costfile": "windows",
     "carriers": "arrays costfile errors pool protocol",
     "abandoned": "errors pool protocol sockets",
     # Decisions
@@ -48,7 +48,7 @@ CLIENT = {
     # Shells
     "measuring": "config costfile costs predictions sessions",
     "workload": "config estimators invocation predictions",
-    "keys": "errors",
+    "keys": "errors windows",
     "sockets": "errors keys protocol",
     "launch": "errors config keys paths sockets windows",
     "lending": "arrays pool",
@@ -78,7 +78,7 @@ CLIENT = {
     # Doors
     "enabling": "config context patching reporting",
     "autoload": "enabling errors following importing",
-    "running": "autoload errors keys reporting",
+    "running": "autoload errors keys reporting windows",
     "standing": "errors keys launch pool protocol sockets waiting windows",
     "doctor": "carriers config context errors keys launch paths pool protocol sessions standing windows",
     "cli": "config doctor errors launch running standing tables workertext",

@@ -89,6 +89,10 @@ def main() -> int:
     fleet = Fleet(
         lambda device: Scheduler(Supervisor(options.engine, device, options.model_bytes)), options.device.split(",")
     )
+    if listening.is_wsl2():
+        address, _, port = options.listen.rpartition(":")
+        options.listen = f"{address}:{(port == '*' and listening.port_left_by_windows(host)) or port}"
+        options.stream_port = options.stream_port or listening.port_left_by_windows(host)
     try:
         bulk = _open_bulk(host, options)
         front = Front(options.listen, secret, clients, fleet, total_memory() or 2**62, bulk)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
+import random
 import re
 import socket
 import subprocess
@@ -16,6 +18,9 @@ _GET_LOCAL_CID = 0x7B9
 #: This machine itself, where the kernel has vsock_loopback.
 _CID_LOCAL = 1
 _WSLINFO_SECONDS = 2.0
+#: Windows gives ports from 49152 on to its own programs, and keeps some of them for virtual machines.
+_LEFT_BY_WINDOWS = range(32768, 49152)
+_TRIES = 32
 
 
 def host_of(endpoint: str) -> str:
@@ -58,6 +63,19 @@ def warning(endpoint: str, stream_port: int) -> str:
 def is_wsl2(release: str | None = None) -> bool:
     """Tell whether a kernel, by default the running one, is WSL2's."""
     return "microsoft-standard-wsl2" in (os.uname().release if release is None else release).lower()
+
+
+def port_left_by_windows(host: str) -> int:
+    """Return a port that is free here and rarely taken on Windows; 0 if none is found.
+
+    What listens in WSL is reached from Windows by the same port there, or not at all if a program there has it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for port in random.sample(_LEFT_BY_WINDOWS, _TRIES):
+        with socket.socket(family) as end, contextlib.suppress(OSError):
+            end.bind((host, port))
+            return port
+    return 0
 
 
 def vm_id(command: str = "wslinfo") -> str:

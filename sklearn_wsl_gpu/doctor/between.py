@@ -73,7 +73,7 @@ def judge_distribution(found: Sequence[wsl.Distribution], chosen: wsl.Distributi
     if default is not None and default.is_foreign:
         return warning(
             f"{evidence}. The default is {default.name}, a part of another program.",
-            f'Run wsl --set-default "{chosen.name}", or set distribution.',
+            f"Run wsl --set-default {wsl.typed(chosen.name)}, or set distribution.",
         )
     return ok(evidence)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -14,6 +15,8 @@ from sklearn_wsl_gpu.errors import OffloadError
 OK, WARNING, FAILED, INFORMATION, SKIPPED = RESULTS = ("ok", "warning", "failed", "information", "skipped")
 
 #: What it means that a check cannot be carried out, by its severity.
+#: How long a wait may be at a time: before Python 3.14 Windows does not hear Ctrl-C meanwhile (python/cpython#125541).
+_LOOK_SECONDS = 0.2
 _UNKNOWN = {"fatal": FAILED, "warning": WARNING, "information": WARNING}
 
 
@@ -155,11 +158,12 @@ def carry_out(check: Check, circumstances: Circumstances) -> Finding:
 
     # A thread that hangs in a system call is left behind, and ends with the process.
     threading.Thread(target=look, name=f"doctor-{check.name}", daemon=True).start()
-    try:
-        return answers.get(timeout=check.seconds)
-    except queue.Empty:
-        words = f"There was no answer within {check.seconds:.0f} s."
-        return Finding(_UNKNOWN[check.severity], words, check.remedy)
+    end = time.monotonic() + check.seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(queue.Empty):
+            return answers.get(timeout=_LOOK_SECONDS)
+    words = f"There was no answer within {check.seconds:.0f} s."
+    return Finding(_UNKNOWN[check.severity], words, check.remedy)
 
 
 def missing(needs: Iterable[str], results: Mapping[str, str]) -> str | None:

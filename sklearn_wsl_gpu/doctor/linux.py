@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from sklearn_wsl_gpu.doctor.asking import Answer, ask, ask_probe, describe, read
 from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, information, ok, warning
 from sklearn_wsl_gpu.doctor.filesystems import FOREIGN, Mount, mount_of
+from sklearn_wsl_gpu.launch import wsl
 
 #: Python that the supported release of cuML is made for (NVIDIA, "RAPIDS Platform Support", 26.10).
 _CUML_PYTHON = ((3, 11), (3, 14))
@@ -53,8 +54,8 @@ def judge_kernel(release: str, signs: Sequence[str], distribution: str) -> Findi
     """Decide on the kernel."""
     kind = kind_of_kernel(release, signs)
     if kind == "wsl1":
-        name = distribution or "NAME"
-        return failed(f"{release}: WSL 1, which has no GPU.", f'On Windows: wsl --set-version "{name}" 2')
+        name = wsl.typed(distribution or "NAME")
+        return failed(f"{release}: WSL 1, which has no GPU.", f"On Windows: wsl --set-version {name} 2")
     version = tuple(int(number) for number in re.findall(r"[0-9]+", release)[:2])
     if version < _LEAST_KERNEL:
         update = "On Windows: wsl --update" if kind != "linux" else "Upgrade to a Linux with a newer kernel."

@@ -23,9 +23,10 @@ BEFORE = (
     Check("pool-directory", "windows", "warning", 10, windows.look_at_directory, "Unset pool_dir.", _SET),
     Check("gpu-programs", "windows", "information", 25, windows.look_at_programs, _AGAIN),
     Check("wsl-settings", "between", "warning", 10, surroundings.look_at_settings, _AGAIN),
-    Check("wsl-version", "between", "fatal", 30, between.look_at_version, "Run wsl --install --no-distribution."),
-    Check("distribution", "between", "fatal", 70, between.look_at_distribution, _LIST, (*_SET, "wsl-version")),
-    Check("wsl-start", "between", "fatal", 70, between.look_at_start, _SHUTDOWN, ("distribution",)),
+    # The registry tells first whether there is one: where WSL is not set up, wsl.exe is not asked.
+    Check("distribution", "between", "fatal", 70, between.look_at_distribution, _LIST, _SET),
+    Check("wsl-version", "between", "fatal", 30, between.look_at_version, _SHUTDOWN, ("distribution",)),
+    Check("wsl-start", "between", "fatal", 70, between.look_at_start, _SHUTDOWN, ("wsl-version",)),
     Check("interpreter", "between", "fatal", 130, between.look_at_interpreter, "sklearn-wsl-gpu setup", ("wsl-start",)),
     Check("clock", "between", "warning", 70, between.look_at_clock, _SHUTDOWN, ("wsl-start",)),
     Check("hvsocket", "between", "information", 20, between.look_at_hvsocket, _SHUTDOWN, ("wsl-start",)),

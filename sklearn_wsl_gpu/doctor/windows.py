@@ -17,6 +17,7 @@ from sklearn_wsl_gpu import config, paths
 from sklearn_wsl_gpu import windows as system
 from sklearn_wsl_gpu.doctor.asking import Answer, ask, describe
 from sklearn_wsl_gpu.doctor.checks import Circumstances, Finding, failed, information, ok, warning
+from sklearn_wsl_gpu.errors import ConfigurationError
 from sklearn_wsl_gpu.launch import kept
 from sklearn_wsl_gpu.pool import files, memory
 
@@ -113,6 +114,10 @@ def _trial(directory: str) -> int | None:
             finally:
                 os.close(descriptor)
                 files.remove(path)
+    except PermissionError as error:
+        raise ConfigurationError(
+            f"{directory} does not let you write to it. If a run as administrator made it, delete it as administrator."
+        ) from error
     except OSError:
         return None
 

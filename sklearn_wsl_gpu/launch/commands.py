@@ -41,7 +41,7 @@ class Command:
     def hint(self) -> str:
         """What to type to see for oneself that the worker can be run."""
         probe = f"{self.python} -m wsl_worker --help"
-        return f'wsl -d "{self.where}" --exec {probe}' if self.where else probe
+        return f"wsl -d {wsl.typed(self.where)} --exec {probe}" if self.where else probe
 
 
 def worker(distribution: str | None, interpreter: str | None, arguments: Sequence[str]) -> Command:

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from typing import Any
 
 from sklearn_wsl_gpu.errors import ConfigurationError, OffloadError
-from sklearn_wsl_gpu.launch import wsl
+from sklearn_wsl_gpu.launch import wsl, wslpath
 
 _PACKAGE = "sklearn-wsl-gpu"
 #: Oldest driver and compute capability of a release of CUDA, and the extra for it; the newest first.
@@ -27,7 +27,8 @@ _PACKAGE = "sklearn-wsl-gpu"
 _EXTRAS = ((580, 7.5, "cuml-cu13"), (535, 7.0, "cuml-cu12"))
 _LOOK_SECONDS = 120.0
 _HANGS = "no cuML: nvidia-smi does not end. Restart this side (of a worker in WSL: wsl --shutdown), and run this again"
-_PYTHONS = ("python3", "python3.13", "python3.12", "python3.11")
+#: This side's own version first: what is installed here is there for it, too.
+_PYTHONS = (f"python3.{sys.version_info[1]}", "python3", "python3.13", "python3.12", "python3.11")
 _VERSION_SCRIPT = b"import sys; print('%d.%d' % sys.version_info[:2])"
 #: What is installed in the environment, and whether it can be imported.
 _STATE_SCRIPT = b"""
@@ -170,7 +171,7 @@ def setup(distribution: str | None, source: str | None, dry_run: bool, say: Call
     digest = ""
     if source is not None and is_here:
         digest = _digest(source)
-        source = wsl.posix_path(place.look, os.path.abspath(source))
+        source = wslpath.posix_path(place.look, os.path.abspath(source))
 
     state = _state(place, python)
     say("[1/3] a virtual environment" + (": done" if state else ""))
@@ -183,8 +184,11 @@ def setup(distribution: str | None, source: str | None, dry_run: bool, say: Call
         _run(
             place, dry_run,
             "Read above what pip says, and run this again: it goes on from here. Where this version is on no index, "
-            "name a wheel with --from.",
-            python, "-m", "pip", "install", f"scikit-learn=={version('scikit-learn')}", requirement(source, extra),
+            f"name a wheel with --from. Where there is no scikit-learn {version('scikit-learn')} for the Python there, "
+            "install a newer one here, or take a distribution with an older Python (wsl --install -d Ubuntu-24.04) by "
+            "--distribution.",
+            python, "-m", "pip", "install", "--only-binary", "numpy,scipy,scikit-learn",
+            f"scikit-learn=={version('scikit-learn')}", requirement(source, extra),
         )  # fmt: skip
     say("[3/3] do they work, and do they fit this side?")
     place.tell(python, "-") if dry_run else _check(_state(place, python), python, extra)
@@ -196,7 +200,7 @@ def _told(place: Place, path: str) -> str:
     if not place.distribution:
         return "this system"
     with contextlib.suppress(ConfigurationError):
-        return f"{place.distribution} ({wsl.windows_path(place.look, place.distribution, path)})"
+        return f"{place.distribution} ({wslpath.windows_path(place.look, place.distribution, path)})"
     return place.distribution
 
 
@@ -255,23 +259,23 @@ def _run(place: Place, dry_run: bool, remedy: str, *command: str) -> None:
 
 
 def _make(place: Place, venv: str, dry_run: bool) -> None:
-    root = f'wsl -d "{place.distribution}" -u root --exec' if place.distribution else "sudo"
+    root = f"wsl -d {wsl.typed(place.distribution)} -u root --exec" if place.distribution else "sudo"
     versions = []
     for name in _PYTHONS if place.distribution else (sys.executable,):
         done = place.look(name, "-", script=_VERSION_SCRIPT)
         found = re.fullmatch(r"3\.([0-9]+)", done.out.strip())
         if found is not None and int(found[1]) >= 11:
             remedy = (
-                f"If it says that ensurepip is not there: {root} apt-get install -y python3.{found[1]}-venv (or what "
-                "your distribution calls it). Then run this again."
+                f"If it says that ensurepip is not there: {root} apt-get update, then {root} apt-get install -y "
+                f"python3.{found[1]}-venv (or what your distribution calls it). Then run this again."
             )
             _run(place, dry_run, remedy, name, "-m", "venv", "--clear", venv)
             return
         versions += [found[0]] if found is not None and found[0] not in versions else []
     raise OffloadError(
         f"{place.distribution} has {'Python ' + ', '.join(versions) if versions else 'no Python'}, and 3.11 or later "
-        f"is needed. Install one ({root} apt-get install -y python3.12 python3.12-venv, where there is one), or a "
-        "newer distribution (wsl --install -d Ubuntu-24.04) and name it with --distribution."
+        f"is needed. Install one ({root} apt-get update, then {root} apt-get install -y python3.12 python3.12-venv, "
+        "where there is one), or a newer distribution (wsl --install -d Ubuntu-24.04) and name it with --distribution."
     )
 
 

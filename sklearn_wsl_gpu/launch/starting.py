@@ -17,8 +17,6 @@ from sklearn_wsl_gpu.launch import wsl
 from sklearn_wsl_gpu.launch.commands import Command
 
 _LOG_TAIL_BYTES = 2000
-#: On Windows a wait of any length is deaf to Ctrl-C until it ends.
-_LOOK_SECONDS = 0.2
 #: After which a person is told that a start takes its time.
 _NEWS_SECONDS = 5.0
 #: A port that is opened in WSL can be reached from Windows after a moment.
@@ -119,7 +117,7 @@ class WorkerProcess:
         self._told.set()
 
     def _wait_until_ready(self, deadline: float) -> None:
-        while not self._told.wait(_LOOK_SECONDS):
+        while not self._told.wait(wsl.LOOK_SECONDS):
             now = time.monotonic()
             if now > deadline:
                 raise self._failure(f"was not ready within {self._command.seconds:.0f} s")
@@ -150,7 +148,7 @@ class WorkerProcess:
                         f"not reach it there ({error}). Look for localhostForwarding and networkingMode in "
                         ".wslconfig, and for a firewall; `sklearn-wsl-gpu doctor` looks for the cause."
                     ) from error
-            time.sleep(_LOOK_SECONDS / 4)
+            time.sleep(wsl.LOOK_SECONDS / 4)
 
     def _log_tail(self) -> str:
         if self._log is None:
@@ -169,7 +167,7 @@ class WorkerProcess:
         """Close this side's ends of its streams."""
         self.end_input()
         # What is still read from is closed by its reader, or not at all: another file might get its number.
-        if self._told.wait(_LOOK_SECONDS) and self.child.stdout is not None:
+        if self._told.wait(wsl.LOOK_SECONDS) and self.child.stdout is not None:
             self.child.stdout.close()
 
     def let_go(self) -> None:

@@ -10,16 +10,16 @@ Microsoft, "Basic commands for WSL"; microsoft/WSL, ``src/windows/common/WslClie
 
 from __future__ import annotations
 
-import ntpath
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from sklearn_wsl_gpu import paths, windows
+from sklearn_wsl_gpu import windows
 from sklearn_wsl_gpu.errors import WorkerStartError
 
 #: Names a program to use as ``wsl.exe``. On Linux it has workers start through it, as on Windows.
@@ -28,6 +28,8 @@ NAMED = "SKLEARN_WSL_GPU_WSL"
 VENV = ".local/share/sklearn_wsl_gpu/venv"
 #: No window flashes up, and Ctrl-C in the console of this process does not reach the child; nothing elsewhere.
 HIDDEN: int = getattr(subprocess, "CREATE_NO_WINDOW", 0) | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+#: How long a wait may be at a time: before Python 3.14 Windows does not hear Ctrl-C meanwhile (python/cpython#125541).
+LOOK_SECONDS = 0.2
 #: A virtual machine that has to start first takes some seconds, on a busy machine many.
 ANSWER_SECONDS = 60.0
 
@@ -104,12 +106,6 @@ def executable() -> str:
     raise WorkerStartError(f"There is no wsl.exe in {os.path.join(root, 'System32')}: WSL is not installed. {_INSTALL}")
 
 
-class Look(Protocol):
-    """Runs a command that changes nothing, and returns what it prints."""
-
-    def __call__(self, *command: str) -> Completed: ...
-
-
 def environment() -> dict[str, str]:
     """Return the environment for ``wsl.exe``: this process's, and the wish that it speak UTF-8."""
     return {**os.environ, "WSL_UTF8": "1"}
@@ -118,6 +114,11 @@ def environment() -> dict[str, str]:
 def inside(distribution: str, *words: str) -> list[str]:
     """Return the arguments that run a command in the home directory of a distribution, without a shell."""
     return ["-d", distribution, "--cd", "~", "--exec", *words]
+
+
+def typed(distribution: str) -> str:
+    """Return the name of a distribution as it is typed: without quotes if it can be, for cmd.exe leaves them on it."""
+    return distribution if re.fullmatch(r"[A-Za-z0-9._-]+", distribution) else f'"{distribution}"'
 
 
 def run(arguments: Sequence[str], seconds: float, stdin: bytes = b"") -> Completed:
@@ -149,7 +150,7 @@ def run(arguments: Sequence[str], seconds: float, stdin: bytes = b"") -> Complet
         raise WorkerStartError(f"{command[0]} cannot be started: {error.strerror}. {_INSTALL}") from error
     timed_out, output = False, (b"", b"")
     try:
-        output = process.communicate(stdin, seconds)
+        output = _communicate(process, stdin, seconds)
     except subprocess.TimeoutExpired:
         timed_out = True
         process.kill()
@@ -167,12 +168,26 @@ def run(arguments: Sequence[str], seconds: float, stdin: bytes = b"") -> Complet
             for stream in (process.stdin, process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
-    return Completed(process.returncode, decode(output[0]), decode(output[1]), timed_out)
+    code = process.returncode
+    return Completed(code - 2**32 if code >= 2**31 else code, decode(output[0]), decode(output[1]), timed_out)
+
+
+def _communicate(process: subprocess.Popen[bytes], stdin: bytes, seconds: float) -> tuple[bytes, bytes]:
+    end = time.monotonic() + seconds
+    given: bytes | None = stdin
+    while True:
+        try:
+            return process.communicate(given, min(LOOK_SECONDS, seconds))
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > end:
+                raise
+            given = None
 
 
 def decode(raw: bytes) -> str:
     """Return what ``wsl.exe`` or a command in it printed: UTF-16 of its own messages, UTF-8 of all else."""
-    encoding = "utf-16-le" if b"\0" in raw[:64] else "utf-8"
+    # Of a long message in Chinese or Japanese, only the end of its line may tell.
+    encoding = "utf-16-le" if b"\0" in raw[:64] or raw.endswith(b"\n\0") else "utf-8"
     return raw.decode(encoding, "replace").removeprefix("\ufeff").replace("\r\n", "\n")
 
 
@@ -269,7 +284,7 @@ def _of_version_2(distribution: Distribution) -> Distribution:
     if distribution.version != 2:
         raise WorkerStartError(
             f"The distribution {distribution.name!r} runs under WSL {distribution.version}, which has no GPU. Run "
-            f'`wsl --set-version "{distribution.name}" 2`, which takes some minutes and keeps its files.'
+            f"`wsl --set-version {typed(distribution.name)} 2`, which takes some minutes and keeps its files."
         )
     return distribution
 
@@ -316,57 +331,9 @@ def home(distribution: str) -> str:
     if done.code or not lines or not lines[-1].startswith("/"):
         raise WorkerStartError(
             f"The distribution {distribution} does not start (exit code {done.code}). WSL says: {done.words}. Try "
-            f'`wsl -d "{distribution}"` in a terminal; `sklearn-wsl-gpu doctor` looks for the cause.'
+            f"`wsl -d {typed(distribution)}` in a terminal; `sklearn-wsl-gpu doctor` looks for the cause."
         )
     return lines[-1].rstrip("/")
-
-
-def posix_path(look: Look, path: str) -> str:
-    """Return what a path of Windows is called in a distribution; what begins with a slash is its own.
-
-    Parameters
-    ----------
-    look : callable
-        Runs a command there.
-    path : str
-
-    Raises
-    ------
-    ConfigurationError
-        If the distribution does not see it.
-    """
-    if path.startswith("/"):
-        return path
-    # With slashes: a backslash at the end of a word does not survive all that reads it.
-    done = look("wslpath", "-u", paths.plain(path).replace("\\", "/"))
-    if not done.code and done.out.startswith("/"):
-        return done.out.splitlines()[0]
-    return paths.to_posix(path, *_mounts(look))
-
-
-def windows_path(look: Look, distribution: str, path: str) -> str:
-    """Return what a whole path in a distribution is called on Windows.
-
-    Parameters
-    ----------
-    look : callable
-        Runs a command there.
-    distribution, path : str
-
-    Raises
-    ------
-    ConfigurationError
-        If Windows has no name for it.
-    """
-    done = look("wslpath", "-w", path)  # it may only know what is there already
-    if not done.code and ntpath.splitdrive(done.out)[0]:
-        return done.out.splitlines()[0]
-    return paths.to_windows(path, distribution, *_mounts(look))
-
-
-def _mounts(look: Look) -> tuple[str, str]:
-    conf = look("cat", "/etc/wsl.conf").out
-    return look("cat", "/proc/mounts").out, paths.automount_root(conf)
 
 
 def ask(distribution: str, *words: str, seconds: float = ANSWER_SECONDS) -> Completed:

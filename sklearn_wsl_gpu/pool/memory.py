@@ -69,7 +69,7 @@ def create_backing(nbytes: int, directory: str | None, named: bool = False) -> t
         return _memfd(nbytes), None
     try:
         if directory is None:
-            os.makedirs(where, mode=0o700, exist_ok=True)
+            os.makedirs(where, mode=windows.PRIVATE, exist_ok=True)
         _check_volume(where)
         if named or not hasattr(os, "O_TMPFILE"):
             return files.create(where, nbytes)

@@ -115,7 +115,7 @@ def distribution_of_wsl(machine: Machine, dependencies: dict[str, str]) -> Machi
     machine.environment = dependencies
     # pip comes from there too: to unpack it takes longer than all the rest.
     change = 'if [ "$2" = venv ]; then set -- -m venv --without-pip --clear "$4"; fi'
-    machine.program("python3", f'{change}\nexec "{sys._base_executable}" "$@"')  # type: ignore[attr-defined]
+    machine.program(OWN, f'{change}\nexec "{sys._base_executable}" "$@"')  # type: ignore[attr-defined]
     machine.save()
     return machine
 
@@ -131,10 +131,10 @@ def test_a_dry_run_shows_every_command_and_changes_nothing(
     said = capfd.readouterr().out
     venv = f"{distribution_of_wsl.home}/{wsl.VENV}"
     start = f"$ {distribution_of_wsl.directory}/bin/wsl.exe -d Ubuntu --cd '~' --exec"
-    assert f"{start} python3 -m venv --clear {venv}\n" in said
+    assert f"{start} {OWN} -m venv --clear {venv}\n" in said
     assert f" in Ubuntu (\\\\wsl.localhost\\Ubuntu{venv.replace('/', chr(92))}).\n" in said
     wanted = f"scikit-learn=={SKLEARN} 'sklearn-wsl-gpu[cuml-cu13]=={VERSION}'"
-    assert f"{start} {venv}/bin/python -m pip install {wanted}\n" in said
+    assert f"{start} {venv}/bin/python -m pip install --only-binary numpy,scipy,scikit-learn {wanted}\n" in said
     assert said.endswith("Nothing was changed.\n")
     assert list(distribution_of_wsl.home.iterdir()) == []
     shown = [line for line in said.splitlines() if line.startswith("$ ")]
@@ -203,7 +203,11 @@ def test_on_linux_it_does_the_same_locally(
     [
         ("echo 3.10", "Ubuntu has Python 3.10, and 3.11 or later is needed. Install one"),
         ("exit 127", "Ubuntu has no Python, and 3.11 or later is needed"),
-        ('test "$1" = - && echo 3.12', "python3.12-venv (or what your distribution calls it). Then run this again."),
+        (
+            'test "$1" = - && echo 3.12',
+            "wsl -d Ubuntu -u root --exec apt-get update, then wsl -d Ubuntu -u root --exec apt-get install -y "
+            "python3.12-venv (or what your distribution calls it). Then run this again.",
+        ),
     ],
 )
 def test_where_a_distribution_lacks_something_it_is_said_what_to_install(
@@ -221,7 +225,7 @@ def test_a_driver_that_hangs_is_not_taken_for_none(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(setup, "_LOOK_SECONDS", 2.0)
-    machine.program("python3", 'echo "3.12"')
+    machine.program(OWN, 'echo "3.12"')
     machine.program("nvidia-smi", "exec sleep 1000")
 
     assert main(["setup", "--dry-run"]) == 0

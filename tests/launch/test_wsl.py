@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sklearn_wsl_gpu import ConfigurationError, WorkerStartError, windows
-from sklearn_wsl_gpu.launch import commands, starting, wsl
+from sklearn_wsl_gpu.launch import commands, starting, wsl, wslpath
 from sklearn_wsl_gpu.launch.wsl import Distribution
 from tests.launch import fake_wsl
 
@@ -139,7 +139,7 @@ def test_the_distribution_that_is_wanted_or_the_default_or_the_first_that_will_d
         ([_is("docker-desktop")], None, "part of other programs: docker-desktop. Run `wsl --install -d Ubuntu`"),
         ([_is("Ubuntu")], "Debian", "There is no distribution 'Debian' in WSL, only: Ubuntu. Set distribution"),
         ([_is("My Linux", 1)], None, 'which has no GPU. Run `wsl --set-version "My Linux" 2`'),
-        ([_is("a"), _is("b", 1)], "b", 'Run `wsl --set-version "b" 2`'),
+        ([_is("a"), _is("Ubuntu-24.04", 1)], "Ubuntu-24.04", "Run `wsl --set-version Ubuntu-24.04 2`"),
     ],
 )
 def test_where_no_distribution_will_do_it_is_said_what_to_type(
@@ -245,14 +245,14 @@ def _look(*command: str) -> wsl.Completed:
 def test_a_path_of_windows_is_translated_by_the_distribution(machine: fake_wsl.Machine) -> None:
     machine.program("wslpath", 'test "$1" = -u && test "$2" = "C:/Users/Jörg Müller/x.whl" && echo "/c/Jörg/x.whl"')
 
-    assert wsl.posix_path(_look, r"C:\Users\Jörg Müller\x.whl") == "/c/Jörg/x.whl"
-    assert wsl.posix_path(_look, "/home/me/x.whl") == "/home/me/x.whl"
+    assert wslpath.posix_path(_look, r"C:\Users\Jörg Müller\x.whl") == "/c/Jörg/x.whl"
+    assert wslpath.posix_path(_look, "/home/me/x.whl") == "/home/me/x.whl"
 
 
 def test_a_path_of_the_distribution_is_translated_by_it(machine: fake_wsl.Machine) -> None:
     machine.program("wslpath", r"""test "$1" = -w && test "$2" = /home/jörg/x && printf '%s\n' '\\wsl.localhost\U\x'""")
 
-    assert wsl.windows_path(_look, "Ubuntu", "/home/jörg/x") == r"\\wsl.localhost\U\x"
+    assert wslpath.windows_path(_look, "Ubuntu", "/home/jörg/x") == r"\\wsl.localhost\U\x"
 
 
 def test_where_the_distribution_cannot_translate_its_table_of_mounts_does(machine: fake_wsl.Machine) -> None:
@@ -264,11 +264,11 @@ def test_where_the_distribution_cannot_translate_its_table_of_mounts_does(machin
         esac""",
     )  # fmt: skip
 
-    assert wsl.posix_path(_look, r"C:\x y\z.whl") == "/windows/c/x y/z.whl"
+    assert wslpath.posix_path(_look, r"C:\x y\z.whl") == "/windows/c/x y/z.whl"
     with pytest.raises(ConfigurationError, match=r"does not see drive D: .* /windows/d"):
-        wsl.posix_path(_look, r"D:\z.whl")
-    assert wsl.windows_path(_look, "Ubuntu", "/windows/c/x y/z.whl") == r"C:\x y\z.whl"
-    assert wsl.windows_path(_look, "Ubuntu", "/home/me/x") == r"\\wsl.localhost\Ubuntu\home\me\x"
+        wslpath.posix_path(_look, r"D:\z.whl")
+    assert wslpath.windows_path(_look, "Ubuntu", "/windows/c/x y/z.whl") == r"C:\x y\z.whl"
+    assert wslpath.windows_path(_look, "Ubuntu", "/home/me/x") == r"\\wsl.localhost\Ubuntu\home\me\x"
 
 
 def test_a_child_on_windows_has_no_window_and_no_part_in_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
