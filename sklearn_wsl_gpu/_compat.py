@@ -125,7 +125,7 @@ def has_valid_parameters(estimator: Any) -> bool:
     """Tell whether an estimator's parameters are as its class wants them."""
     try:
         estimator._validate_params()
-    except ValueError:
+    except Exception:  # of a user's subclass: scikit-learn tells what it is, here
         return False
     return True
 

@@ -295,4 +295,5 @@ def _warn_again(recorded: Sequence[Any]) -> None:
 def _write_again(output: Sequence[Any]) -> None:
     for stream, text in output:
         target = sys.stderr if stream == "stderr" else sys.stdout
-        target.write(text)
+        if target is not None:  # as `print` does
+            target.write(text)

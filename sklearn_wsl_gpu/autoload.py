@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from sklearn_wsl_gpu.importing import find_and_run
+from sklearn_wsl_gpu.saying import say
 
 VARIABLE = "SKLEARN_WSL_GPU"
 _ON = ("1", "true", "yes", "on")
@@ -29,7 +30,7 @@ def install() -> None:
     if value in _OFF:
         return
     if value not in _ON:
-        sys.stderr.write(f"sklearn_wsl_gpu: {VARIABLE} must be 1 or 0, not {value!r}; it has no effect.\n")
+        say(f"{VARIABLE} must be 1 or 0, not {value!r}; it has no effect.")
     elif "sklearn" in sys.modules:
         _enable()
     elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):

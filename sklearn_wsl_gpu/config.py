@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 UNSET: Final[Any] = type("Unset", (), {"__repr__": lambda self: "UNSET"})()
 
 PREFIX = "SKLEARN_WSL_GPU_"
-_ENDPOINT = re.compile(r"tcp://(?:[^/\s:\[\]]+|\[[0-9A-Fa-f:.]+(?:%[^/\s\[\]]+)?\]):([0-9]{1,5})")
+_ENDPOINT = re.compile(r"tcp://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[^/\s\[\]]+)?\]):([0-9]{1,5})")
 _SLOTS = (4, 4, 8)
 #: Ways of arrays to the worker, the preferred one first.
 CARRIERS = ("shared", "stream", "file")
@@ -185,8 +185,8 @@ def _path(name: str) -> Callable[[Any], str | None]:
         try:
             # A whole one: the worker, and this program later on, are in other directories.
             return os.path.abspath(os.path.expanduser(os.fsdecode(value)))
-        except TypeError:
-            raise _wrong(name, value, "None, or a directory") from None
+        except (TypeError, OSError):  # there may be no working directory any more
+            raise _wrong(name, value, "None, or a directory that is there") from None
 
     return parse
 

@@ -20,9 +20,9 @@ import numpy as np
 from sklearn_wsl_gpu import _compat, graphs, inputs, lending, measuring, policy, progress, sessions, support, workload
 from sklearn_wsl_gpu.adopt import adopt_value
 from sklearn_wsl_gpu.config import Frame, suspended
-from sklearn_wsl_gpu.errors import OffloadError, Reason, Unsupported
+from sklearn_wsl_gpu.errors import OffloadError, Reason, Unsupported, guarded
 from sklearn_wsl_gpu.estimators import Row, row_of, walk
-from sklearn_wsl_gpu.gather import Gathered, fingerprint, packed, place
+from sklearn_wsl_gpu.gather import Gathered, fingerprint, packed, place, settings_to_send
 from sklearn_wsl_gpu.pool import Pool
 from sklearn_wsl_gpu.predictions import Work
 from sklearn_wsl_gpu.progress import FitsProgress
@@ -39,6 +39,8 @@ _NAMES = {
     _compat.fit_and_score: ("fit_and_score", ("estimator", "X", "y")),
     _compat.fit_and_predict: ("fit_and_predict", ("estimator", "X", "y", "train", "test", "fit_params", "method")),
 }
+#: How many arguments scikit-learn gives them by position.
+_POSITIONAL = 3
 #: What is served on this side.
 _HERE = frozenset({"estimator", "X", "y", "train", "test", "parameters", "caller", "callback_ctx"})
 
@@ -82,25 +84,30 @@ def take(frame: Frame, tasks: Iterable[Task], *, draws: bool, jobs: int | None) 
     waiting = iter(tasks)
     before = global_generator().get_state(legacy=False)
     first = next(waiting, None)
-    if first is None or getattr(first[0], "function", None) not in _NAMES:
+    function = None if first is None else getattr(first[0], "function", None)
+    known = next((names for ours, names in _NAMES.items() if ours is function), None)
+    if first is None or known is None or len(first[1]) < _POSITIONAL:
         return Taken(None, itertools.chain([] if first is None else [first], waiting))
-    name, positional = _NAMES[first[0].function]
+    name, positional = known
     estimator = first[1][0]
     taken = [first]
     try:
-        _check_known(estimator)
-        if _differ(before, global_generator().get_state(legacy=False)) and draws and _draws(estimator):
-            # Here each split is drawn when its turn comes, after what the fits before it have drawn.
-            raise Unsupported("Splits and fits draw from numpy's global random state in turn.", "global-random-state")
-        taken += waiting
-        fits = [{**dict(zip(positional, args, strict=False)), **kwargs} for _, args, kwargs in taken]
-        X = fits[0]["X"]
-        work = workload.of_fits(frame.settings, name, estimator, X, len(fits), jobs)
-        work = measuring.lying(work, frame.settings, X)
-        cheaper = policy.cheaper_here(measuring.predict(work)) if frame.settings.policy == "auto" else None
-        if cheaper is not None:
-            return Taken(None, taken, _staying(frame, estimator, name, work, cheaper))
-        return Taken(_offload(frame, name, fits, work, draws), taken)
+        with guarded():
+            _check_known(estimator)
+            if _differ(before, global_generator().get_state(legacy=False)) and draws and _draws(estimator):
+                # Here each split is drawn when its turn comes, after what the fits before it have drawn.
+                raise Unsupported(
+                    "Splits and fits draw from numpy's global random state in turn.", "global-random-state"
+                )
+            taken += waiting
+            fits = [{**dict(zip(positional, args, strict=False)), **kwargs} for _, args, kwargs in taken]
+            X = fits[0]["X"]
+            work = workload.of_fits(frame.settings, name, estimator, X, len(fits), jobs)
+            work = measuring.lying(work, frame.settings, X)
+            cheaper = policy.cheaper_here(measuring.predict(work)) if frame.settings.policy == "auto" else None
+            if cheaper is not None:
+                return Taken(None, taken, _staying(frame, estimator, name, work, cheaper))
+            return Taken(_offload(frame, name, fits, work, draws), taken)
     except OffloadError as error:
         record(frame, CallRecord(type(estimator).__name__, name, "in parts", "scikit-learn", error.reason))
         return Taken(None, itertools.chain(taken, waiting))
@@ -128,6 +135,8 @@ def _check_known(estimator: Any) -> None:
 
 
 def _differ(one: Any, other: Any) -> bool:
+    if not one["bit_generator"] == other["bit_generator"] == "MT19937":
+        return True  # who knows
     state, following = one["state"], other["state"]
     return bool(state["pos"] != following["pos"] or (state["key"] != following["key"]).any())
 
@@ -274,7 +283,7 @@ def _gather(
     placed = place(encoder, pool, loan)
     body = CallBody(
         "", name, engine, 0, 0, None, arguments, keywords, placed.named, placed.lent,
-        _compat.changed_settings(), generator_node(global_generator(), -1), watched, pool.thresholds.inline,
+        settings_to_send(), generator_node(global_generator(), -1), watched, pool.thresholds.inline,
     )  # fmt: skip
     return Gathered(
         ("", name), packed(body), encoder.arrays, placed.refs, placed.nbytes, encoder.generators, frozenset(), None,

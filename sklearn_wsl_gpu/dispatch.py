@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from sklearn_wsl_gpu import _compat, graphs, inheritance, inputs, lending, policy, progress, sessions, support
 from sklearn_wsl_gpu.adopt import adopt, user_level
 from sklearn_wsl_gpu.config import Frame, Settings, suspended
-from sklearn_wsl_gpu.errors import EngineError, FallbackWarning, OffloadError, Reason, Unsupported
+from sklearn_wsl_gpu.errors import EngineError, FallbackWarning, OffloadError, Reason, Unsupported, guarded
 from sklearn_wsl_gpu.estimators import Graph, third_party
 from sklearn_wsl_gpu.gather import Gathered, attributes_to_send, fingerprint, gather
 from sklearn_wsl_gpu.invocation import Invocation
@@ -30,17 +31,19 @@ def dispatch(frame: Frame, call: Invocation) -> Any:
     """Do a wrapped call: on the worker if it may go there, else here."""
     if isinstance(call.row, Graph):
         return _dispatch_graph(frame, call)
-    reason = policy.reason_to_stay(frame.settings, _facts(call)) or policy.cheaper_here(_predict(frame, call))
-    if reason is not None and reason.code in policy.CHOSEN:
-        return _stay(frame, call, reason)
     try:
-        if reason is not None:
+        with guarded():
+            reason = policy.reason_to_stay(frame.settings, _facts(call)) or policy.cheaper_here(_predict(frame, call))
+        if reason is None:
+            return _offload(frame, call)
+        if reason.code not in policy.CHOSEN:
             raise Unsupported(reason.words, reason.code)
-        return _offload(frame, call)
     except OffloadError as error:
         if frame.settings.fallback == "raise" and error.code not in _JUDGED_BY_SCIKIT_LEARN:
             raise
         failure = error.with_traceback(None)
+    else:
+        return _stay(frame, call, reason)
     # Outside of the handler: to an error of scikit-learn's that comes now, this one is not the context.
     try:
         return _fall_back(frame, call, failure)
@@ -49,18 +52,21 @@ def dispatch(frame: Frame, call: Invocation) -> Any:
 
 
 def _dispatch_graph(frame: Frame, call: Invocation) -> Any:
-    # Whether it is included is for its parts to say, too.
-    reason = policy.reason_to_stay(replace(frame.settings, include=None), _facts(call))
-    if reason is None:
-        reason = graphs.reason_to_split(frame.settings, call.row, call.estimator, call.data)
-    if reason is None:
-        cheaper = policy.cheaper_here(_predict(frame, call))
-        if cheaper is not None:
-            return _stay(frame, call, cheaper)
-        try:
+    cheaper = None
+    try:
+        with guarded():
+            # Whether it is included is for its parts to say, too.
+            reason = policy.reason_to_stay(replace(frame.settings, include=None), _facts(call))
+            if reason is None:
+                reason = graphs.reason_to_split(frame.settings, call.row, call.estimator, call.data)
+            if reason is None:
+                cheaper = policy.cheaper_here(_predict(frame, call))
+        if reason is None and cheaper is None:
             return _offload(frame, call)
-        except OffloadError as error:
-            reason = error.reason
+    except OffloadError as error:
+        reason = error.reason
+    if cheaper is not None:
+        return _stay(frame, call, cheaper)
     # Its parts are offloaded, or not, each by itself; what is wrong with the call they have to say.
     name = type(call.estimator).__name__
     record(frame, CallRecord(name, call.method, "in parts", "scikit-learn", reason))
@@ -104,15 +110,17 @@ def _offload(frame: Frame, call: Invocation) -> Any:
     begin = time.perf_counter()
     settings = frame.settings
     deadline = None if settings.timeout is None else time.monotonic() + settings.timeout
-    session = sessions.obtain(settings)
-    times = begin, time.perf_counter()
-    engines = support.able(session.engines, call.row, call.request)
-    _check_version(session, call.row.package)
-    if isinstance(call.row, Graph):
-        graphs.check_table(session.version("pandas"), call.data)
-    mark = None if call.fits else fingerprint(attributes_to_send(call))
+    with guarded():
+        session = sessions.obtain(settings)
+        times = begin, time.perf_counter()
+        engines = support.able(session.engines, call.row, call.request)
+        _check_version(session, call.row.package)
+        if isinstance(call.row, Graph):
+            graphs.check_table(session.version("pandas"), call.data)
+        mark = None if call.fits else fingerprint(attributes_to_send(call))
     with progress.watched(call.estimator, fits=call.fits) as watch:
-        asked = _ask_in_turn(session, engines, call, mark, (deadline, settings), watch)
+        with guarded():
+            asked = _ask_in_turn(session, engines, call, mark, (deadline, settings), watch)
         if watch is not None:
             watch.finish()
         return _take(frame, call, session, asked, mark, times)
@@ -137,7 +145,8 @@ def _take(
     try:
         value = adopt(call, asked.gathered, reply)
         if reply.body.kept:
-            mark = _mark_of_fitted(call, asked) if call.fits else mark
+            with contextlib.suppress(OffloadError):  # the call is done: it must not be done again
+                mark = _mark_of_fitted(call, asked) if call.fits else mark
             if mark is not None:
                 session.remember_model(asked.engine, mark, asked.model)
         return value

@@ -26,6 +26,8 @@ What an estimator itself would raise is not in this tree: it is raised by scikit
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -162,6 +164,21 @@ class StaleReference(PoolError):
     """A reference names a span that has been given back or was never there."""
 
     code = "stale-reference"
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Make an `OffloadError` of whatever nobody has thought of, so that the call is done by local scikit-learn."""
+    try:
+        yield
+    except (OffloadError, Warning):  # a warning that is an error by the user's own filters
+        raise
+    except Exception as error:
+        raise OffloadError(
+            f"sklearn_wsl_gpu failed by itself ({type(error).__name__}: {error}). Please report it, with the traceback "
+            "that fallback='raise' gives.",
+            "internal-error",
+        ) from error
 
 
 class FallbackWarning(UserWarning):

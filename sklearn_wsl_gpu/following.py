@@ -24,7 +24,7 @@ class Follower(MetaPathFinder):
         for package in third_party.packages():
             module = sys.modules.get(package)
             # One whose import is going on is told of at its end.
-            if module is not None and not getattr(module.__spec__, "_initializing", False):
+            if module is not None and getattr(getattr(module, "__spec__", None), "_initializing", False) is not True:
                 listener(package)
 
     def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> Any:

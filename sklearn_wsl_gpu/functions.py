@@ -11,9 +11,9 @@ import numpy as np
 from sklearn_wsl_gpu import _compat, inputs, measuring, policy, sessions, workload
 from sklearn_wsl_gpu.adopt import adopt_value
 from sklearn_wsl_gpu.config import Frame, suspended
-from sklearn_wsl_gpu.errors import OffloadError
+from sklearn_wsl_gpu.errors import OffloadError, guarded
 from sklearn_wsl_gpu.estimators.functions import Function
-from sklearn_wsl_gpu.gather import Gathered, packed, place
+from sklearn_wsl_gpu.gather import Gathered, packed, place, settings_to_send
 from sklearn_wsl_gpu.predictions import Work
 from sklearn_wsl_gpu.protocol.messages import CallBody
 from sklearn_wsl_gpu.recording import record, record_remote
@@ -43,7 +43,8 @@ def call(frame: Frame, function: Function, raw: Any, args: Sequence[Any], kwargs
     cheaper = policy.cheaper_here(measuring.predict(work)) if frame.settings.policy == "auto" else None
     if cheaper is None:
         try:
-            return _offload(frame, session, engine, function, work, args, kwargs)
+            with guarded():
+                return _offload(frame, session, engine, function, work, args, kwargs)
         except OffloadError:
             pass
     begin = time.perf_counter()
@@ -87,7 +88,7 @@ def _offload(
     placed = place(encoder, session.pool, None)
     body = CallBody(
         "", function.name, engine, 0, 0, None, arguments, keywords, placed.named, placed.lent,
-        _compat.changed_settings(), None, -1, session.pool.thresholds.inline,
+        settings_to_send(), None, -1, session.pool.thresholds.inline,
     )  # fmt: skip
     gathered = Gathered(
         ("", function.name), packed(body), encoder.arrays, placed.refs, placed.nbytes, [], frozenset(), None,

@@ -20,12 +20,14 @@ from sklearn_wsl_gpu.lending import Loan
 from sklearn_wsl_gpu.pool import Pool, placing
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol import codec
-from sklearn_wsl_gpu.protocol.messages import CallBody, encode_body
+from sklearn_wsl_gpu.protocol.messages import FLOATING, CallBody, encode_body
 from sklearn_wsl_gpu.state import Encoder, objects
 from sklearn_wsl_gpu.state.encoding import generator_node, global_generator
 from sklearn_wsl_gpu.waiting import Caller
 
 NAMES = "feature_names_in_"
+#: numpy's own defaults.
+_FLOATING = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,23 @@ class Placement(NamedTuple):
     lent: list[Any]
     lent_arrays: list[Array]
     changeable: list[tuple[SpanRef, ArrayRef]]
+
+
+def settings_to_send() -> list[list[Any]]:
+    """Return scikit-learn's settings, and what numpy does about floating-point errors, where they are not the defaults.
+
+    Raises
+    ------
+    Unsupported
+        If numpy is to call a function of this process, or to print, for such an error.
+    """
+    settings = _compat.changed_settings()
+    floating: dict[str, Any] = {**np.geterr()}
+    if floating != _FLOATING:
+        if not set(floating.values()) <= {"ignore", "warn", "raise"}:
+            raise Unsupported("numpy's floating-point errors are handled by this process (numpy.seterr).")
+        settings.append([FLOATING, [floating[name] for name in _FLOATING]])
+    return settings
 
 
 def attributes_to_send(call: Invocation, *, fitted: bool = False) -> dict[str, Any]:
@@ -241,7 +260,7 @@ def gather(
     Unsupported
         If something does not travel.
     """
-    settings = _compat.changed_settings()
+    settings = settings_to_send()
     result = _result_kind(call, engine)
     encoder = Encoder(strided=engine == "cpu")
     if loan is not None:

@@ -51,7 +51,7 @@ def convert(value: Any, array_api_dispatch: bool = False, checked: bool = True, 
             )
         return value
     module = type(value).__module__.partition(".")[0]
-    if not checked and module in ("pandas", "polars", "pyarrow") and hasattr(value, "columns"):
+    if not checked and module in ("pandas", "polars", "pyarrow") and hasattr(type(value), "columns"):
         raise Unsupported("This method computes with the table itself, with these parameters and this scikit-learn.")
     if module == "pandas":
         return _from_pandas(value, by_column)
@@ -79,10 +79,14 @@ def widen(value: Any) -> Any:
 
 
 def _from_pandas(value: Any, by_column: bool) -> Any:
-    dtypes = list(value.dtypes) if hasattr(value, "columns") else [value.dtype]
+    # By its class: a Series shows its labels as attributes, too.
+    has_columns = hasattr(type(value), "columns")
+    if not has_columns and not hasattr(value, "dtype"):
+        raise Unsupported(f"A pandas {type(value).__name__} stays local.")
+    dtypes = list(value.dtypes) if has_columns else [value.dtype]
     if not dtypes:
         raise Unsupported("A pandas DataFrame without columns stays local.")
-    if hasattr(value, "columns") and not value.columns.is_unique:
+    if has_columns and not value.columns.is_unique:
         raise Unsupported("A pandas DataFrame with two columns of one name stays local.")  # some methods refuse it
     if all(isinstance(dtype, np.dtype) and dtype.kind in "iuf" for dtype in dtypes):
         array = value.to_numpy()
@@ -90,7 +94,7 @@ def _from_pandas(value: Any, by_column: bool) -> Any:
             return array
     elif all(str(dtype) in ("object", "str", "string") for dtype in dtypes):
         # Before pandas 3 scikit-learn leaves "string" as it is where it makes numbers of "object".
-        if not hasattr(value, "columns") or by_column or not any(str(dtype) == "string" for dtype in dtypes):
+        if not has_columns or by_column or not any(str(dtype) == "string" for dtype in dtypes):
             return _plain(np.asarray(value), value)
     elif len(set(dtypes)) == 1 and isinstance(dtypes[0], np.dtype) and dtypes[0].kind == "b":
         return value.astype(bool).to_numpy()  # as scikit-learn does first, which may change the order in memory

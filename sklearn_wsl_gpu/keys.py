@@ -12,8 +12,10 @@ from sklearn_wsl_gpu import windows
 from sklearn_wsl_gpu.errors import ConfigurationError
 
 #: Where keys are looked for if no setting names a directory.
-HOME = Path.home() / ".sklearn_wsl_gpu"
+HOME = Path(os.path.expanduser("~")) / ".sklearn_wsl_gpu"
 _WORKER, _CLIENT = "worker.json", "client.json"
+#: Of a key in Z85.
+_KEY_CHARACTERS = 40
 
 
 class ClientKeys(NamedTuple):
@@ -74,10 +76,10 @@ def read_worker_keys(directory: str | os.PathLike[str]) -> tuple[str, list[str]]
 def read_client_keys(directory: str | os.PathLike[str]) -> ClientKeys:
     """Return a client's keys."""
     found = _read(Path(directory) / _CLIENT)
-    try:
-        return ClientKeys(*[str(found[name]) for name in ClientKeys._fields])
-    except KeyError:
-        raise ConfigurationError(f"{Path(directory) / _CLIENT} is no key file of a client.") from None
+    keys = ClientKeys(*[str(found.get(name, "")) for name in ClientKeys._fields])
+    if not all(len(key) == _KEY_CHARACTERS and key.isascii() for key in keys):
+        raise ConfigurationError(f"{Path(directory) / _CLIENT} is no key file of a client.")
+    return keys
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

@@ -52,14 +52,27 @@ def install() -> None:
         _patches.users += 1
         if _patches.users > 1:
             return
-        for row in (*ROWS.values(), *GRAPHS.values()):
-            if row.cls is not None and _is_scikit_learns(row.cls):
-                _wrap_class(row)
-        _put(parallel.Parallel, "__call__", _carry_settings(parallel.Parallel.__dict__["__call__"]))
-        for function in FUNCTIONS.values():
-            _wrap_function(function)
-        _put(_compat.BaseSearchCV, "fit", _lend_data(_compat.BaseSearchCV.__dict__["fit"]))
-    follow().listen(_on_import)
+        try:
+            _wrap_all()
+        except BaseException:  # such as a warning that the user's filters make an error
+            _patches.users = 0
+            _restore()
+            raise
+    try:
+        follow().listen(_on_import)
+    except BaseException:
+        uninstall()
+        raise
+
+
+def _wrap_all() -> None:
+    for row in (*ROWS.values(), *GRAPHS.values()):
+        if row.cls is not None and _is_scikit_learns(row.cls):
+            _wrap_class(row)
+    _put(parallel.Parallel, "__call__", _carry_settings(parallel.Parallel.__dict__["__call__"]))
+    for function in FUNCTIONS.values():
+        _wrap_function(function)
+    _put(_compat.BaseSearchCV, "fit", _lend_data(_compat.BaseSearchCV.__dict__["fit"]))
 
 
 def _on_import(package: str) -> None:
@@ -77,20 +90,23 @@ def uninstall() -> None:
     """Undo one `install`; the last one restores the classes."""
     with _patches.lock:
         _patches.users -= 1
-        if _patches.users:
-            return
-        while _patches.cells:
-            cell, original, ours = _patches.cells.pop()
-            if cell.cell_contents is ours:
-                cell.cell_contents = original
-        while _patches.installed:
-            (cls, name), (original, ours) = _patches.installed.popitem()
-            if cls.__dict__.get(name) is not ours:
-                continue  # somebody has patched on top of us; without a context our wrapper does nothing
-            if original is _ABSENT:
-                delattr(cls, name)
-            else:
-                setattr(cls, name, original)
+        if not _patches.users:
+            _restore()
+
+
+def _restore() -> None:
+    while _patches.cells:
+        cell, original, ours = _patches.cells.pop()
+        if cell.cell_contents is ours:
+            cell.cell_contents = original
+    while _patches.installed:
+        (cls, name), (original, ours) = _patches.installed.popitem()
+        if cls.__dict__.get(name) is not ours:
+            continue  # somebody has patched on top of us; without a context our wrapper does nothing
+        if original is _ABSENT:
+            delattr(cls, name)
+        else:
+            setattr(cls, name, original)
 
 
 def is_installed() -> bool:

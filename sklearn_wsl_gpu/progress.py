@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sklearn_wsl_gpu import _compat
 from sklearn_wsl_gpu.errors import RemoteProtocolError
+from sklearn_wsl_gpu.saying import say
 from sklearn_wsl_gpu.state import objects
 
 #: As deep as there are estimators in estimators.
@@ -177,7 +177,7 @@ class FitsProgress:
     def _tell(self) -> None:
         self._told = time.monotonic()
         best = "" if self.best is None else f", best score so far {self.best:.4g}"
-        print(f"sklearn_wsl_gpu: {len(self._done)} of {len(self._fits)} fits{best}", file=sys.stderr)
+        say(f"{len(self._done)} of {len(self._fits)} fits{best}")
 
 
 @contextlib.contextmanager

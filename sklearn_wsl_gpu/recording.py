@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from sklearn_wsl_gpu import measuring
 from sklearn_wsl_gpu.config import Frame
 from sklearn_wsl_gpu.predictions import Work
 from sklearn_wsl_gpu.reporting import CallRecord
+from sklearn_wsl_gpu.saying import say
 from sklearn_wsl_gpu.session import Reply
 
 
@@ -55,8 +55,4 @@ def record(frame: Frame, done: CallRecord) -> None:
         report.add(done)
     if frame.settings.verbose:
         why = f" [{done.reason.code}]" if done.reason else ""
-        print(
-            f"sklearn_wsl_gpu: {done.estimator}.{done.method} {done.where} ({done.engine}){why} "
-            f"{done.total_seconds:.4f} s",
-            file=sys.stderr,
-        )
+        say(f"{done.estimator}.{done.method} {done.where} ({done.engine}){why} {done.total_seconds:.4f} s")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sklearn_wsl_gpu import launch, sockets
 from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.errors import OffloadError, ProtocolError, VersionMismatch, WorkerStartError, WorkerUnavailable
+from sklearn_wsl_gpu.saying import say
 from sklearn_wsl_gpu.session import Session
 
 #: After a failure to reach a worker, calls fail at once with the same words for this long; or for as many times as long
@@ -68,7 +70,8 @@ def obtain(settings: Settings) -> Session:
         if known is not None and begin < known[0]:
             raise known[1].with_traceback(None)
         try:
-            session = _open(settings)
+            with _opening():
+                session = _open(settings)
         except WorkerUnavailable as error:
             end = time.monotonic()
             pause = min(max(_RETRY_TIMES * (end - begin), _RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
@@ -80,9 +83,20 @@ def obtain(settings: Settings) -> Session:
         return session
 
 
+@contextmanager
+def _opening() -> Iterator[None]:
+    """Make a `WorkerUnavailable` of what the system refuses, whatever it is, so that it is not tried at every call."""
+    try:
+        yield
+    except OffloadError:
+        raise
+    except Exception as error:
+        raise WorkerUnavailable(f"No session can be opened: {type(error).__name__}: {error}.", "no-session") from error
+
+
 def _say(settings: Settings, words: str) -> None:
     if settings.verbose:
-        print(f"sklearn_wsl_gpu: {words}", file=sys.stderr)
+        say(words)
 
 
 def _is_usable(session: Session) -> bool:
@@ -124,7 +138,8 @@ def _is_gone(where: launch.Address, error: OffloadError) -> bool:
 def worker_address(settings: Settings) -> launch.Address | None:
     """Return where the worker of these settings is that name none, for child processes; None if there is none."""
     try:
-        where = launch.address(settings)
+        with _opening():
+            where = launch.address(settings)
         return obtain(settings).where if where.kept else where
     except OffloadError:
         return None

@@ -36,6 +36,7 @@ _MORE = int(zmq.SNDMORE)
 CONNECT_SECONDS = 3.0
 #: More than a first socket takes, with ZeroMQ's threads and a monitor.
 _DESCRIPTORS = 24
+_THREADS = 3
 
 
 @dataclass(slots=True)
@@ -61,19 +62,36 @@ def _opening() -> Iterator[None]:
     """Open a socket in here; raise `OffloadError` if this process may not."""
     held: list[int] = []
     try:
+        # Where ZeroMQ runs out of either in its own threads, it ends the process.
         try:
-            # Where ZeroMQ runs out of them in its own threads it ends the process.
             held.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(_DESCRIPTORS))
         finally:
             for descriptor in held:
                 os.close(descriptor)
+        if os.getpid() not in _contexts.by_pid:
+            _start_threads()
         yield
-    except (OSError, zmq.ZMQError) as error:
+    except (OSError, RuntimeError, zmq.ZMQError) as error:
+        words = getattr(error, "strerror", None) or error
         raise OffloadError(
-            f"This process cannot open a socket: {error.strerror}. Close files that are not needed, or let it open "
-            "more (ulimit -n).",
+            f"This process cannot open a socket: {words}. Close files and end threads that are not needed, or let it "
+            "have more (ulimit -n, ulimit -u).",
             "no-socket",
         ) from error
+
+
+def _start_threads() -> None:
+    """Start and end as many threads as ZeroMQ starts; may raise `RuntimeError`."""
+    go, started = threading.Event(), []
+    try:
+        for _ in range(_THREADS):
+            thread = threading.Thread(target=go.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    finally:
+        go.set()
+        for thread in started:
+            thread.join()
 
 
 def close_context() -> None:
@@ -220,7 +238,13 @@ class Wire:
         RemoteProtocolError
             If the answer is none that the protocol allows.
         """
-        self.tell(message, body)
+        try:
+            self.tell(message, body)
+            return self._answer(deadline)
+        except zmq.ZMQError as error:  # `shutdown` in another thread
+            raise WorkerDied(f"The connection to the worker was closed during the call: {error.strerror}.") from error
+
+    def _answer(self, deadline: float | None) -> tuple[m.Message, bytes]:
         limit = _STOPPED_SECONDS if self._process >= 0 else _SILENCE_SECONDS
         silent_at = time.monotonic() + limit
         end = silent_at if deadline is None else min(silent_at, deadline)

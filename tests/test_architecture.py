@@ -18,6 +18,7 @@ CLIENT = {
     "errors": "",
     "arrays": "errors",
     "waiting": "",
+    "saying": "",
     "tables": "",
     "workertext": "tables",
     "paths": "errors",
@@ -50,21 +51,21 @@ CLIENT = {
     "workload": "config estimators invocation predictions",
     "keys": "errors windows",
     "sockets": "errors keys protocol",
-    "launch": "errors config keys paths sockets windows",
+    "launch": "errors config keys paths saying sockets windows",
     "lending": "arrays pool",
     "gather": "_compat arrays errors estimators inputs invocation lending namespaces pool protocol state support "
     "waiting",
     "greeting": "carriers errors launch pool protocol sockets",
     "room": "carriers errors pool protocol waiting",
     "session": "abandoned arrays carriers config errors gather greeting launch lending pool protocol room sockets",
-    "sessions": "config errors launch session sockets",
+    "sessions": "config errors launch saying session sockets",
     "allocating": "arrays config errors pool sessions waiting",
     "graphs": "_compat config errors estimators gather inheritance state",
-    "progress": "_compat errors state",
+    "progress": "_compat errors saying state",
     "adopt": "_compat arrays errors estimators gather graphs invocation pool session state",
     "dispatch": "_compat adopt config errors estimators gather graphs inheritance inputs invocation lending "
     "measuring policy predictions progress recording reporting session sessions support workload",
-    "recording": "config gather measuring predictions reporting session",
+    "recording": "config gather measuring predictions reporting saying session",
     "crossvalidation": "_compat adopt config errors estimators gather graphs inputs lending measuring policy "
     "predictions progress protocol pool recording reporting session sessions state support workload",
     "functions": "_compat adopt config errors estimators gather inputs measuring policy pool predictions protocol "
@@ -77,7 +78,7 @@ CLIENT = {
     "context": "_compat config errors measuring patching pool reporting sessions waiting",
     # Doors
     "enabling": "config context patching reporting",
-    "autoload": "enabling errors following importing",
+    "autoload": "enabling errors following importing saying",
     "running": "autoload errors keys reporting windows",
     "standing": "errors keys launch pool protocol sockets waiting windows",
     "doctor": "carriers config context errors keys launch paths pool protocol sessions standing windows",
@@ -95,7 +96,7 @@ WORKER = {
     "__init__": "",
     "link": ".protocol",
     "models": "",
-    "surroundings": ".errors",
+    "surroundings": ".errors .protocol",
     "progress": "",
     "engines": ".errors .estimators .state .support",
     "sessions": ".arrays .errors .pool .protocol .waiting",
@@ -135,7 +136,7 @@ LIBRARIES = {
         sklearn_wsl_gpu.pool.copying sklearn_wsl_gpu.pool.placing sklearn_wsl_gpu.pool.segment sklearn_wsl_gpu.room
         sklearn_wsl_gpu.state.checks sklearn_wsl_gpu.state.decoding sklearn_wsl_gpu.state.encoding
         sklearn_wsl_gpu.state.objects sklearn_wsl_gpu.state.splits sklearn_wsl_gpu.state.tables sklearn_wsl_gpu.testing
-        wsl_worker.calls wsl_worker.executor wsl_worker.target wsl_worker.testing
+        wsl_worker.calls wsl_worker.executor wsl_worker.surroundings wsl_worker.target wsl_worker.testing
         wsl_worker.binding wsl_worker.resident wsl_worker.engines.base wsl_worker.engines.staging
         wsl_worker.engines.array_api wsl_worker.engines.cuml wsl_worker.engines.cuml.fills
         wsl_worker.engines.cuml.forests wsl_worker.engines.cuml.kinds wsl_worker.engines.cuml.parts

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import joblib
+import numpy as np
 import sklearn
 
-from sklearn_wsl_gpu.errors import Unsupported
+from sklearn_wsl_gpu.errors import RemoteProtocolError, Unsupported
+from sklearn_wsl_gpu.protocol.messages import FLOATING
 
 #: Settings of scikit-learn that a client may pass on; the others are about output or display.
 _SETTINGS = frozenset(
@@ -78,7 +80,7 @@ class Backend:
 
 @contextlib.contextmanager
 def scikit_learn_settings(pairs: Sequence[Sequence[Any]]) -> Iterator[None]:
-    """Run under the client's settings of scikit-learn.
+    """Run under the client's settings of scikit-learn, and what its numpy does about floating-point errors.
 
     Raises
     ------
@@ -86,7 +88,10 @@ def scikit_learn_settings(pairs: Sequence[Sequence[Any]]) -> Iterator[None]:
         If array_api_dispatch is on, and this process was not started for it.
     """
     known = {name: value for name, value in pairs if name in _SETTINGS and name in sklearn.get_config()}
+    floating = next((value for name, value in pairs if name == FLOATING), None)
     with contextlib.ExitStack() as stack:
+        if floating is not None:
+            stack.enter_context(_errstate(floating))
         if known.pop("array_api_dispatch", False):
             # On its own, and first: where scikit-learn refuses it, settings that it took before would stay.
             try:
@@ -100,6 +105,13 @@ def scikit_learn_settings(pairs: Sequence[Sequence[Any]]) -> Iterator[None]:
         if known:
             stack.enter_context(sklearn.config_context(**known))
         yield
+
+
+def _errstate(words: Any) -> contextlib.AbstractContextManager[None]:
+    if type(words) is not list or len(words) != 4 or any(one not in ("ignore", "warn", "raise") for one in words):
+        raise RemoteProtocolError("What numpy is to do about floating-point errors is malformed.")
+    divide, over, under, invalid = words
+    return np.errstate(divide=divide, over=over, under=under, invalid=invalid)
 
 
 class Warnings:

@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from typing import IO, Any
@@ -15,6 +14,7 @@ from typing import IO, Any
 from sklearn_wsl_gpu.errors import WorkerStartError
 from sklearn_wsl_gpu.launch import wsl
 from sklearn_wsl_gpu.launch.commands import Command
+from sklearn_wsl_gpu.saying import say
 
 _LOG_TAIL_BYTES = 2000
 #: After which a person is told that a start takes its time.
@@ -59,7 +59,7 @@ class WorkerProcess:
         begin = time.monotonic()
         self._news = begin + _NEWS_SECONDS if verbose else float("inf")
         if verbose:
-            _say(f"starting a worker with {command.python} in {command.where or 'this system'}")
+            say(f"starting a worker with {command.python} in {command.where or 'this system'}")
         try:
             self.child = subprocess.Popen(
                 command.words,
@@ -91,7 +91,7 @@ class WorkerProcess:
             self.close()
             raise
         if verbose:
-            _say(f"the worker at {self.endpoint} was ready after {time.monotonic() - begin:.1f} s")
+            say(f"the worker at {self.endpoint} was ready after {time.monotonic() - begin:.1f} s")
 
     def _start_to_listen(self) -> None:
         try:
@@ -123,7 +123,7 @@ class WorkerProcess:
                 raise self._failure(f"was not ready within {self._command.seconds:.0f} s")
             if now > self._news:
                 self._news = now + _NEWS_SECONDS
-                _say(f"still waiting for the worker, for {deadline - now:.0f} s at most")
+                say(f"still waiting for the worker, for {deadline - now:.0f} s at most")
         if not self.endpoint:
             raise self._failure(f"ended with exit code {self.child.wait()} before it was ready")
 
@@ -174,7 +174,3 @@ class WorkerProcess:
         """Close the streams of a process that goes on, and for whose end nobody here waits."""
         self.close()
         self.child.returncode = 0
-
-
-def _say(words: str) -> None:
-    print(f"sklearn_wsl_gpu: {words}", file=sys.stderr, flush=True)

@@ -48,6 +48,7 @@ from sklearn_wsl_gpu.protocol.kinds import (
 )
 
 __all__ = [
+    "FLOATING",
     "MESSAGES",
     "Attach",
     "Attached",
@@ -95,6 +96,9 @@ Message: TypeAlias = (
     | Result | NeedOutput | NeedModel | Running | Failed | Cancelled | Refused | Report | Farewell | Stop
     | Progress | Attach | Attached | Detach | Warm | Done | Resize | Fetch | Store | Moved | Probe | Probed
 )  # fmt: skip
+
+#: Among the settings of a call: what numpy does about floating-point errors (divide, over, under, invalid).
+FLOATING = "numpy.errstate"
 
 #: A message's number is its place here; never reorder, only append (see `version`).
 MESSAGES: tuple[type[Message], ...] = (

@@ -292,6 +292,9 @@ def _encode_type(encoder: Encoder, value: type[Any]) -> list[Any]:
 
 
 def _encode_generator(encoder: Encoder, value: np.random.RandomState) -> list[Any]:
+    if value is global_generator():
+        # As such, and as what random_state=None means, it would be two there.
+        raise Unsupported("numpy's global random generator, given as an object, stays local.", "global-random-state")
     for number, known in enumerate(encoder.generators):
         if known is value:
             return ["G", number]

@@ -112,6 +112,8 @@ def register(row: Row) -> None:
 
 def is_function(value: Any) -> bool:
     """Tell whether a value is a function that travels by name."""
+    if not callable(value):  # whose attributes may be anything
+        return False
     module, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
     return module in _FUNCTION_MODULES and name is not None and vars(sys.modules[module]).get(name) is value
 

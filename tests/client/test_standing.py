@@ -16,7 +16,7 @@ import psutil
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_wsl_gpu import sessions, standing
+from sklearn_wsl_gpu import ConfigurationError, sessions, standing
 from sklearn_wsl_gpu.cli import main
 from sklearn_wsl_gpu.context import offload
 from sklearn_wsl_gpu.launch import starting
@@ -168,6 +168,16 @@ def test_a_worker_that_does_not_answer_gets_no_other_beside_it(
     assert f"(process {pid}) runs and does not answer" in capsys.readouterr().err
 
     assert _json(capsys, "status", "--keys", keys)["workers"][0]["pid"] == pid
+
+
+def test_a_note_that_an_administrators_run_has_left_is_told(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+
+    with pytest.raises(ConfigurationError, match="If a run as administrator made it, delete it as administrator"):
+        standing._running_or_forgotten(Path(keys))
 
 
 def test_a_worker_somewhere_else_is_shown_and_stopped_by_its_endpoint(

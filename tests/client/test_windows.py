@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import ntpath
 import os
+import runpy
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -205,6 +206,18 @@ def test_where_windows_refuses_a_job_nothing_is_left(refuses: str, kernel32: Ker
 
 
 @pytest.mark.skipif(os.name == "nt", reason="what is so elsewhere")
+@pytest.mark.parametrize(("system", "mode"), [("nt", 0o777), ("posix", 0o700)])
+def test_a_private_directory_stays_the_users_though_an_administrators_run_has_made_it(
+    system: str, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Elsewhere 0o700 keeps others out. On Windows it would leave it to the administrators.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", system)
+        there = runpy.run_path(windows.__file__)
+
+    assert there["PRIVATE"] == mode
+
+
 def test_elsewhere_there_are_neither_jobs_nor_drives() -> None:
     assert windows.end_with_this_process(4711) == 0
     assert windows.volume("/tmp") is None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
+from typing import Any
 
 import pytest
 
@@ -38,6 +40,23 @@ def test_a_check_that_hangs_is_given_up_and_the_next_one_is_carried_out(severity
     assert (first.result, first.remedy) == (result, "Do this.")
     assert "no answer within" in first.evidence
     assert second.result == "ok"
+
+
+def test_a_wait_for_a_check_hears_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float | None] = []
+
+    class Answers(queue.SimpleQueue):  # type: ignore[type-arg]
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            waits.append(timeout)
+            return super().get(block, timeout)
+
+    monkeypatch.setattr(checks.queue, "SimpleQueue", Answers)
+    asked = threading.Event()
+    (row,) = _run(_check(lambda _: checks.ok(str(asked.wait(0.5)))))
+
+    assert row.result == "ok"
+    assert len(waits) > 1
+    assert all(wait is not None and wait <= 0.2 for wait in waits)
 
 
 def test_a_check_that_raises_is_a_finding_with_its_words() -> None:

@@ -58,8 +58,8 @@ print({call.reason.words for call in session.report().calls if call.reason and c
     places, words = ran.stdout.splitlines()
     assert places == str(["local"] * 2 + ["worker"])
     assert words == (
-        "{'This process cannot open a socket: Too many open files. Close files that are not needed, or let it open "
-        "more (ulimit -n).'}"
+        "{'This process cannot open a socket: Too many open files. Close files and end threads that are not needed, or "
+        "let it have more (ulimit -n, ulimit -u).'}"
     )
 
 

@@ -23,6 +23,8 @@ from sklearn_wsl_gpu.launch import setup, wsl
 from tests.launch.fake_wsl import Machine
 
 VERSION, SKLEARN = version("sklearn-wsl-gpu"), version("scikit-learn")
+#: The Python of the distribution that is looked for first: the version that runs here.
+OWN = f"python3.{sys.version_info[1]}"
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,56 @@ def test_a_table_is_understood_in_any_language_and_encoding(
     assert wsl.parse_list(wsl.decode((RECORDED / file).read_bytes()), names) == expected
 
 
+def test_a_long_message_in_another_script_is_understood() -> None:
+    words = "このディストリビューションは見つかりませんでした。" * 3
+    assert wsl.decode(f"{words}\r\n".encode("utf-16-le")) == f"{words}\n"
+    assert wsl.decode(f"{words}\n".encode()) == f"{words}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"), [("Ubuntu-24.04", "Ubuntu-24.04"), ("Ubuntu 24.04", '"Ubuntu 24.04"'), ("Lüge", '"Lüge"')]
+)
+def test_a_name_is_typed_without_quotes_where_it_can_be(name: str, typed: str) -> None:
+    # cmd.exe leaves them, and wsl.exe takes them for a part of the name.
+    assert wsl.typed(name) == typed
+
+
+def test_a_wait_for_wsl_hears_ctrl_c_and_gets_all_that_is_said(
+    machine: fake_wsl.Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.program("slow", "cat; sleep 1; echo the rest")
+    waits: list[float] = []
+    communicate = subprocess.Popen.communicate
+
+    def noting(process: Any, stdin: bytes | None = None, timeout: float | None = None) -> Any:
+        assert timeout is not None
+        waits.append(timeout)
+        return communicate(process, stdin, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", noting)
+    done = wsl.run(wsl.inside("Ubuntu", "slow"), 60.0, b"what it was given\n")
+
+    assert (done.code, done.out) == (0, "what it was given\nthe rest\n")
+    assert len(waits) > 1
+    assert max(waits) <= wsl.LOOK_SECONDS
+
+
+def test_a_failure_of_wsl_itself_is_told_as_it_tells_it(
+    monkeypatch: pytest.MonkeyPatch, machine: fake_wsl.Machine
+) -> None:
+    monkeypatch.setattr(wsl, "_communicate", lambda process, stdin, seconds: (b"", b""))
+    monkeypatch.setattr(subprocess, "Popen", lambda *arguments, **keywords: _Ended())
+
+    assert wsl.run(["--version"], 1.0).code == -1
+
+
+class _Ended:
+    """A process as Windows shows one that ended with -1."""
+
+    returncode = 2**32 - 1
+    stdin = stdout = stderr = None
+
+
 @pytest.mark.parametrize("knows_wsl_utf8", [True, False])
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-le-bom"])
 def test_distributions_are_listed_by_old_and_new_versions(

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -18,6 +19,7 @@ from sklearn_wsl_gpu import offload, sessions, standing
 from sklearn_wsl_gpu.carriers.stream import Route, connect
 from sklearn_wsl_gpu.errors import ConfigurationError
 from tests.integration.tools import standalone_worker
+from wsl_worker import __main__ as worker_main
 from wsl_worker import listening
 from wsl_worker.bulk import Bulk
 
@@ -148,6 +150,42 @@ def test_a_worker_is_reached_by_ipv6_and_at_its_wildcard_by_ipv4_too(tmp_path: P
 def _addresses() -> list[str]:
     found = [one.address for about in psutil.net_if_addrs().values() for one in about if one.family == socket.AF_INET]
     return sorted(found)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_in_wsl_a_port_is_one_that_windows_leaves_free(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if host == "::1" and not socket.has_ipv6:
+        pytest.skip("there is no IPv6 here")
+    port = listening.port_left_by_windows(host)
+    assert port in range(32768, 49152)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as taken:
+        taken.bind((host, port))
+        monkeypatch.setattr(listening, "_LEFT_BY_WINDOWS", range(port, port + 1))
+        monkeypatch.setattr(listening, "_TRIES", 1)
+        assert listening.port_left_by_windows(host) == 0
+
+
+@pytest.mark.parametrize("listen", ["tcp://127.0.0.1:*", "tcp://*:*"])
+def test_a_worker_in_wsl_listens_at_such_ports(listen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: dict[str, Any] = {}
+
+    def front(endpoint: str, *arguments: Any) -> None:
+        opened["endpoint"] = endpoint
+        raise OSError("that is enough")
+
+    def bulk(host: str, options: Any) -> None:
+        opened["stream"] = options.stream_port
+
+    monkeypatch.setattr(worker_main, "Front", front)
+    monkeypatch.setattr(worker_main, "_open_bulk", bulk)
+    monkeypatch.setattr(listening, "is_wsl2", lambda: True)
+    monkeypatch.setattr(sys, "argv", ["wsl_worker", "--listen", listen, "--keys", str(tmp_path / "keys")])
+
+    assert worker_main.main() == 2
+    address, _, port = opened["endpoint"].rpartition(":")
+    assert address == listen.rpartition(":")[0]
+    assert {int(port), opened["stream"]} <= set(range(32768, 49152))
 
 
 def test_a_port_for_arrays_that_is_taken_is_told_at_the_start(tmp_path: Path) -> None:
