@@ -99,7 +99,8 @@ def take(frame: Frame, tasks: Iterable[Task], *, draws: bool, jobs: int | None) 
                 raise Unsupported(
                     "Splits and fits draw from numpy's global random state in turn.", "global-random-state"
                 )
-            taken += waiting
+        taken += waiting  # an error in here is the user's own, of a `cv`
+        with guarded():
             fits = [{**dict(zip(positional, args, strict=False)), **kwargs} for _, args, kwargs in taken]
             X = fits[0]["X"]
             work = workload.of_fits(frame.settings, name, estimator, X, len(fits), jobs)

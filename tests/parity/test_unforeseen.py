@@ -18,7 +18,7 @@ from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.model_selection._validation import _fit_and_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -38,6 +38,18 @@ class _Attributes(dict[Any, Any]):
     """A dict whose keys are attributes, as many programs have one."""
 
     __getattr__ = dict.__getitem__
+
+
+class _Splits:
+    """Splits that are made one after the other, as scikit-learn asks for them."""
+
+    def split(self, *arguments: Any, **keywords: Any) -> Iterator[Any]:
+        whole = np.arange(len(X))
+        yield whole[:50], whole[50:]
+        raise LookupError("there is no second split")
+
+    def get_n_splits(self, *arguments: Any, **keywords: Any) -> int:
+        return 2
 
 
 class _Unhashable:
@@ -130,6 +142,9 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         lambda: _strict(all="print"), _variances
     ),
     "a fit by keywords": (contextlib.nullcontext, _by_keywords),
+    "splits that end in an error": (
+        contextlib.nullcontext, lambda: cross_val_score(LogisticRegression(), X, CLASSES, cv=_Splits())
+    ),
     "a task that cannot be hashed": (
         contextlib.nullcontext, lambda: Parallel()(delayed(_Unhashable())(number) for number in range(2))
     ),
