@@ -88,6 +88,9 @@ def _start_threads() -> None:
             thread = threading.Thread(target=go.wait, daemon=True)
             thread.start()
             started.append(thread)
+    except RuntimeError as error:
+        if "interpreter shutdown" not in str(error):  # at which ZeroMQ still may, where Python does not
+            raise
     finally:
         go.set()
         for thread in started:
