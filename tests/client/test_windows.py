@@ -205,7 +205,6 @@ def test_where_windows_refuses_a_job_nothing_is_left(refuses: str, kernel32: Ker
     windows.close(0)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="what is so elsewhere")
 @pytest.mark.parametrize(("system", "mode"), [("nt", 0o777), ("posix", 0o700)])
 def test_a_private_directory_stays_the_users_though_an_administrators_run_has_made_it(
     system: str, mode: int, monkeypatch: pytest.MonkeyPatch
@@ -218,6 +217,7 @@ def test_a_private_directory_stays_the_users_though_an_administrators_run_has_ma
     assert there["PRIVATE"] == mode
 
 
+@pytest.mark.skipif(os.name == "nt", reason="what is so elsewhere")
 def test_elsewhere_there_are_neither_jobs_nor_drives() -> None:
     assert windows.end_with_this_process(4711) == 0
     assert windows.volume("/tmp") is None
