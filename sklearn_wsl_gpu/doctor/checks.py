@@ -14,9 +14,9 @@ from sklearn_wsl_gpu.errors import OffloadError
 
 OK, WARNING, FAILED, INFORMATION, SKIPPED = RESULTS = ("ok", "warning", "failed", "information", "skipped")
 
-#: What it means that a check cannot be carried out, by its severity.
 #: How long a wait may be at a time: before Python 3.14 Windows does not hear Ctrl-C meanwhile (python/cpython#125541).
 _LOOK_SECONDS = 0.2
+#: What it means that a check cannot be carried out, by its severity.
 _UNKNOWN = {"fatal": FAILED, "warning": WARNING, "information": WARNING}
 
 
