@@ -44,12 +44,14 @@ def pytest_configure(config: pytest.Config) -> None:
         if listed is not None:
             raise pytest.UsageError("--sklearn-wsl-gpu-xfail is of use only with --sklearn-wsl-gpu=ENGINE.")
         return
-    from sklearn_wsl_gpu.enabling import enable
     from sklearn_wsl_gpu.errors import OffloadError
     from sklearn_wsl_gpu.expected_failures import read
 
     try:
+        # First: to import what can be offloaded takes seconds.
         expected = [] if listed is None else read(listed)
+        from sklearn_wsl_gpu.enabling import enable
+
         # A suite may turn warnings into errors; the summary tells what the warnings would.
         config.stash[_SESSION] = enable(engine=engine, fallback="quiet")
     except OffloadError as error:

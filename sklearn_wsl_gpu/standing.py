@@ -204,8 +204,12 @@ def stop(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
     try:
         _ask(found["endpoint"], directory, m.Stop(b""))
         if endpoint is None and not _has_ended(process, directory):
-            pid = found["pid"]
-            raise OffloadError(f"The worker (process {pid}) was told to stop and still runs. Run: kill {pid}")
+            noted, pid = kept.read(directory), found["pid"]
+            command = f"kill {pid}"
+            if wsl.is_between():
+                named = noted.distribution if noted is not None else None
+                command = f"wsl {f'-d {wsl.typed(named)} ' if named else ''}--exec {command}"
+            raise OffloadError(f"The worker (process {pid}) was told to stop and still runs. Run: {command}")
     finally:
         if process >= 0:
             os.close(process)

@@ -125,7 +125,9 @@ def judge_leftovers(paths: Sequence[str], orphans: Sequence[int]) -> Finding:
         remedies.append(f"kill {' '.join(map(str, orphans))}")
     if not found:
         return ok("Nothing is left of dead sessions.")
-    return information(f"There are {'; '.join(found)}.", f"Run: {'; '.join(remedies)}")
+    # cmd.exe and PowerShell have no command in common that deletes directories.
+    remedy = "Delete them in the Explorer." if os.name == "nt" else f"Run: {'; '.join(remedies)}"
+    return information(f"There are {'; '.join(found)}.", remedy)
 
 
 def look_at_leftovers(circumstances: Circumstances) -> Finding:

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn_wsl_gpu import ConfigurationError, sessions, standing
 from sklearn_wsl_gpu.cli import main
 from sklearn_wsl_gpu.context import offload
-from sklearn_wsl_gpu.launch import starting
+from sklearn_wsl_gpu.launch import kept, starting, wsl
 from tests.integration.tools import has_ended, until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a worker runs on Linux")
@@ -49,21 +49,21 @@ def test_a_worker_is_started_used_shown_and_stopped(keys: str, capsys: pytest.Ca
     assert [(executor["device"], executor["sessions"]) for executor in worker["executors"]] == [("auto", 0)]
 
     with offload(endpoint=worker["endpoint"], keys=keys, slots=(1, 2, 1), slot_bytes=2**23, fallback="raise"):
-        kept = StandardScaler().fit_transform(np.ones((150_000, 4)))
+        held = StandardScaler().fit_transform(np.ones((150_000, 4)))
     shown = _json(capsys, "status", "--keys", keys)["workers"][0]["sessions"]
     assert [(session["pid"], session["calls"]) for session in shown] == [(os.getpid(), 1)]
     assert shown[0]["pool"] == "4 slots of 8 MiB, as asked"
     slots = shown[0]["slots"]
     assert [slot["kind"] for slot in slots] == ["input", "scratch", "output", "output"]
     assert [slot["state"] for slot in slots] == ["free", "free", "kept", "free"]
-    assert kept.nbytes <= slots[2]["used"] <= kept.nbytes + 8192
+    assert held.nbytes <= slots[2]["used"] <= held.nbytes + 8192
     assert {slot["size"] for slot in slots} == {2**23}
     assert slots[2]["age"] > 0 == slots[0]["age"]
     assert [slot["owner"] for slot in slots] == ["", "", "StandardScaler.fit_transform", ""]
     assert [(slot["segment"], slot["number"]) for slot in slots] == [(0, 0), (0, 1), (0, 2), (0, 3)]
     counters = shown[0]["counters"]
     assert counters["leases"] >= 1
-    assert counters["leased_bytes"] >= counters["peak_bytes"] >= kept.nbytes
+    assert counters["leased_bytes"] >= counters["peak_bytes"] >= held.nbytes
     assert (counters["waiting"], counters["waits"]["total"]) == ({"high": 0, "normal": 0, "low": 0}, 0)
     assert shown[0]["slots_left_out"] == 0
 
@@ -79,7 +79,7 @@ def test_a_worker_is_started_used_shown_and_stopped(keys: str, capsys: pytest.Ca
     assert main(["worker", "stop", "--keys", keys]) == 0
     assert has_ended(worker["pid"])
     assert main(["worker", "status", "--keys", keys]) == 1
-    np.testing.assert_array_equal(kept, 0)
+    np.testing.assert_array_equal(held, 0)
 
 
 def test_a_directory_of_keys_may_begin_with_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +170,26 @@ def test_a_worker_that_does_not_answer_gets_no_other_beside_it(
     assert _json(capsys, "status", "--keys", keys)["workers"][0]["pid"] == pid
 
 
+@pytest.mark.parametrize(
+    ("between", "command"),
+    [(False, "kill {pid}"), (True, "wsl -d Ubuntu-24.04 --exec kill {pid}")],
+    ids=["linux", "wsl"],
+)
+def test_a_worker_that_does_not_stop_is_an_error_that_says_how_it_is_ended(
+    between: bool, command: str, keys: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["worker", "start", "--keys", keys])
+    pid = _json(capsys, "status", "--keys", keys)["workers"][0]["pid"]
+    note = kept.path_in(Path(keys))
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"distribution": "Ubuntu-24.04"}))
+    with monkeypatch.context() as patch:
+        patch.setattr(standing, "_has_ended", lambda *_: False)
+        patch.setattr(wsl, "is_between", lambda: between)
+        assert main(["worker", "stop", "--keys", keys]) == 2
+
+    assert f"still runs. Run: {command.format(pid=pid)}\n" in capsys.readouterr().err
+
+
 def test_a_note_that_an_administrators_run_has_left_is_told(keys: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
@@ -213,9 +233,9 @@ def test_a_worker_that_cannot_start_says_why_and_leaves_nothing(
 @pytest.mark.usefixtures("running_worker")
 def test_the_map_of_slots_is_part_of_the_status_of_a_session() -> None:
     with offload(slots=(1, 2, 0), slot_bytes=2**23, fallback="raise") as session:
-        kept = StandardScaler().fit_transform(np.ones((150_000, 4)))
+        held = StandardScaler().fit_transform(np.ones((150_000, 4)))
         assert [slot["state"] for slot in session.status()["slots"]] == ["free", "kept", "free"]  # type: ignore[attr-defined]
-        del kept
+        del held
         assert {slot["state"] for slot in session.status()["slots"]} == {"free"}  # type: ignore[attr-defined]
 
 

@@ -105,7 +105,8 @@ def test_what_dead_sessions_left() -> None:
 
     assert own.judge_leftovers([], []).result == "ok"
     assert finding.result == "information"
-    assert finding.remedy == "Run: rm -r /tmp/a; kill 17"
+    on_windows = "Delete them in the Explorer."
+    assert finding.remedy == (on_windows if os.name == "nt" else "Run: rm -r /tmp/a; kill 17")
 
 
 def test_a_directory_for_replies_is_abandoned_only_if_nobody_holds_it(tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def test_kills_at_random_moments_never_give_a_wrong_result() -> None:
     for thread in threads:
         thread.start()
     kills = 0
-    while kills < 12:
+    while kills < 8:
         time.sleep(rng.uniform(0.2, 1.5))
         own = living_children()
         if own:

@@ -64,8 +64,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("door", ["with", "enable", "environment"])
-@pytest.mark.parametrize("backend", ["threading", "loky"])
+@pytest.mark.parametrize(
+    ("backend", "door"),
+    [("threading", "with"), ("loky", "with"), ("threading", "enable"), ("loky", "environment")],
+)
 def test_inner_fits_are_offloaded_and_exact(backend: str, door: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     # Under the variable the process is switched on before; enable() then only tells of its worker.
@@ -125,8 +127,10 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list a process's descriptors")
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-@pytest.mark.parametrize("door", ["with", "environment"])
+@pytest.mark.parametrize(
+    ("method", "door"),
+    [("fork", "with"), ("spawn", "with"), ("forkserver", "with"), ("fork", "environment"), ("spawn", "environment")],
+)
 def test_children_never_share_a_socket_with_their_parent(method: str, door: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(_SOCKETS)

@@ -6,14 +6,11 @@ The stand-in loses what cuML loses. Nothing is said here of what cuML computes.
 
 from __future__ import annotations
 
-import sys
-import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import scipy.sparse
 from sklearn.cluster import KMeans
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import Lasso, LinearRegression
@@ -22,105 +19,27 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.svm import SVC
 
 from sklearn_wsl_gpu.errors import ConfigurationError, Unsupported
-from sklearn_wsl_gpu.estimators import ROWS, Row, find, third_party
+from sklearn_wsl_gpu.estimators import ROWS
 from sklearn_wsl_gpu.state import objects
 from sklearn_wsl_gpu.support.cuml import TABLE
 from sklearn_wsl_gpu.testing import assert_same
+from tests.worker import cuml_stand_in
 from tests.worker import test_cuml_gpu as on_a_gpu
+from tests.worker.cuml_stand_in import LOST, StandIn
 from wsl_worker.engines.base import DeviceLost, Engine
-from wsl_worker.engines.cuml import CumlEngine, as_scikit_learn, fills, kinds, memory
+from wsl_worker.engines.cuml import CumlEngine, as_scikit_learn, fills, memory
 from wsl_worker.testing import EngineSuite
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-#: What cuML's hooks do not give, by the name of the attribute.
-_LOST = {
-    "_tol", "_n_init", "_algorithm", "_fit_svd_solver", "rank_", "singular_", "dual_gap_", "affinity_matrix_", "gamma_",
-    "_num_iter", "_sample_weight", "_seeds",
-}  # fmt: skip
 
 random = np.random.default_rng(2)
 X = random.normal(size=(60, 4))
 Y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 0)
 
 
-class _UnsupportedOnGPU(ValueError):
-    pass
-
-
-class _UnsupportedOnCPU(ValueError):
-    pass
-
-
-class _StandIn:
-    """An estimator of scikit-learn with the hooks of cuML's."""
-
-    failure: ClassVar[Exception | None] = None
-
-    def __init__(self, row: Row, parameters: Mapping[str, Any]) -> None:
-        assert row.cls is not None
-        self._row = row
-        names = row.parameters & parameters.keys()
-        self._model = row.cls(**{name: parameters[name] for name in names})
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._model, name)
-
-        def call(*arguments: Any, **keywords: Any) -> Any:
-            if _StandIn.failure is not None:
-                raise _StandIn.failure
-            value = method(*arguments, **keywords)
-            return self if value is self._model else value
-
-        return call
-
-    def _sync_attrs_to_cpu(self, target: Any) -> None:
-        own = self._row.initial_names
-        found = {name: value for name, value in vars(self._model).items() if name not in {*own, *_LOST}}
-        if self._row.name == "IsolationForest":
-            del found["_n_samples"]
-            found["_sample_weight"] = None
-        if self._row.name == "SVR":
-            found.update(_n_support=np.array([3, 0]), n_iter_=[self._model.n_iter_])
-        vars(target).update(found)
-
-    def _sync_attrs_from_cpu(self, model: Any) -> None:
-        if self._row.name == "IsolationForest":
-            raise _UnsupportedOnGPU("Conversion is not supported")
-        vars(self._model).update(vars(model))
-        if self._row.name == "SVC":  # see test_cuml_parts for classifiers that go both ways
-            raise _UnsupportedOnGPU("the stand-in takes no classifier")
-
-
 @pytest.fixture(autouse=True)
-def _stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    def make(row: Row, parameters: Mapping[str, Any], **changes: Any) -> Any:
-        return _StandIn(row, {**parameters, **changes})
-
-    interop = types.ModuleType("cuml.internals.interop")
-    vars(interop).update(UnsupportedOnGPU=_UnsupportedOnGPU, UnsupportedOnCPU=_UnsupportedOnCPU)
-    neighbors = types.ModuleType("cuml.neighbors")
-    vars(neighbors).update(NearestNeighbors=lambda output_type, **keywords: NearestNeighbors(**keywords))
-    cupyx = types.ModuleType("cupyx")
-    sparse = types.ModuleType("cupyx.scipy")
-    vars(sparse).update(sparse=scipy.sparse)
-    stubs = {
-        "cuml": types.ModuleType("cuml"),
-        "cuml.internals": types.ModuleType("cuml.internals"),
-        "cuml.internals.interop": interop,
-        "cuml.neighbors": neighbors,
-        "cupy": np,
-        "cupyx": cupyx,
-        "cupyx.scipy": sparse,
-    }
-    for name, module in stubs.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(kinds, "make", make)
-    monkeypatch.setattr(memory, "use_device", lambda number: None)
-    monkeypatch.setattr(memory, "is_usable", lambda: True)
-    monkeypatch.setattr(CumlEngine, "unavailable", classmethod(lambda cls, device: None))
-    yield
-    _StandIn.failure = None
+def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuml_stand_in.install(monkeypatch)
 
 
 class TestAroundCuml(EngineSuite):
@@ -160,7 +79,7 @@ def test_what_cuml_loses_is_filled_in_after_a_fit() -> None:
         local.fit(X, y)
         state = engine.state(model)
 
-        for key in _LOST & vars(local).keys():
+        for key in LOST & vars(local).keys():
             assert_same(state[key], vars(local)[key], rtol=1e-9, atol=1e-12)
 
 
@@ -236,24 +155,6 @@ def test_arguments_go_to_cuml_by_name_and_data_may_be_left_out() -> None:
     )
 
 
-@pytest.mark.parametrize(("name", "attribute"), [("umap.UMAP", "embedding_"), ("hdbscan.HDBSCAN", "labels_")])
-def test_estimators_of_other_packages_keep_their_parameters(name: str, attribute: str) -> None:
-    if name not in third_party.installed():
-        pytest.skip(f"{name} is not installed")
-    row = find(name)
-    assert row is not None
-    assert row.cls is not None
-    objects.register(row)
-    local = row.cls(min_cluster_size=8) if name == "hdbscan.HDBSCAN" else row.cls(random_state=0, n_epochs=5)
-    engine = CumlEngine()
-    model = engine.load(row, objects.carried_attributes(local))
-    engine.call(model, "fit", [X], {})
-    state = engine.state(model)
-
-    assert {key: state[key] for key in row.parameters} == local.get_params()
-    assert getattr(objects.build_estimator(row.cls, state), attribute).shape[0] == 60
-
-
 @pytest.mark.parametrize("argument", ["ensure_all_finite", "force_all_finite"])
 def test_umap_takes_only_data_that_are_all_finite(argument: str) -> None:
     limit = TABLE["umap.UMAP"]
@@ -280,7 +181,7 @@ def test_data_that_are_not_taken_are_refused_before_anything_is_computed(
     row = ROWS[name]
     assert row.cls is not None
     engine, model = _load(name, row.cls())
-    _StandIn.failure = AssertionError("it was computed")
+    StandIn.failure = AssertionError("it was computed")
 
     with pytest.raises(Unsupported, match=words) as caught:
         engine.call(model, method, arguments, keywords)
@@ -304,7 +205,7 @@ def test_a_model_that_cuml_cannot_take_over_is_refused_in_its_words() -> None:
 @pytest.mark.parametrize("failure", [RuntimeError("cudaErrorMemoryAllocation"), MemoryError("std::bad_alloc")])
 def test_a_full_device_is_a_memory_error(failure: Exception) -> None:
     engine, model = _load("KMeans", KMeans(2))
-    _StandIn.failure = failure
+    StandIn.failure = failure
 
     with pytest.raises(MemoryError):
         engine.call(model, "fit", [X], {})
@@ -312,7 +213,7 @@ def test_a_full_device_is_a_memory_error(failure: Exception) -> None:
 
 def test_an_error_after_which_the_device_does_not_answer_is_a_lost_device(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, model = _load("KMeans", KMeans(2))
-    _StandIn.failure = RuntimeError("cudaErrorIllegalAddress")
+    StandIn.failure = RuntimeError("cudaErrorIllegalAddress")
     monkeypatch.setattr(memory, "is_usable", lambda: False)
 
     with pytest.raises(DeviceLost, match="The GPU no longer answers: cudaErrorIllegalAddress"):
@@ -321,7 +222,7 @@ def test_an_error_after_which_the_device_does_not_answer_is_a_lost_device(monkey
 
 def test_an_error_about_the_data_stays_what_it_is() -> None:
     engine, model = _load("KMeans", KMeans(2))
-    _StandIn.failure = ValueError("n_clusters")
+    StandIn.failure = ValueError("n_clusters")
 
     with pytest.raises(ValueError, match="n_clusters"):
         engine.call(model, "fit", [X], {})
