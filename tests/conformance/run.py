@@ -65,13 +65,18 @@ class Module:
     failures: dict[str, str] = field(default_factory=dict)
 
 
-def run(*targets: str, offloaded: bool) -> dict[str, dict[str, Any]]:
-    """Run the tests of packages and modules; return what became of each, by its place such as ``sklearn/...``."""
+def run(*targets: str, offloaded: bool, without: str = "") -> dict[str, dict[str, Any]]:
+    """Run the tests of packages and modules; return what became of each, by its place such as ``sklearn/...``.
+
+    Those whose names hold the word `without` are left out.
+    """
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "out.json"
         # An empty configuration, in an empty directory: nobody's settings and conftest but scikit-learn's.
         (Path(directory) / "pytest.ini").write_text("[pytest]\n")
         options = ["-q", "-p", "no:cacheprovider", "--timeout=600", "--pyargs", *targets]
+        if without:
+            options += ["-k", f"not {without}"]
         if offloaded:
             options += ["--sklearn-wsl-gpu=cpu", f"--sklearn-wsl-gpu-xfail={XFAIL}"]
         # One thread each: two of them in a pool of BLAS differ in the last bit from one.
@@ -94,12 +99,12 @@ def run(*targets: str, offloaded: bool) -> dict[str, dict[str, Any]]:
         return {f"{package}/{place.rpartition(f'/{package}/')[2]}": test for place, test in found.items()}
 
 
-def _run_or_read(target: str, offloaded: bool, results: Path | None) -> dict[str, dict[str, Any]]:
+def _run_or_read(target: str, offloaded: bool, results: Path | None, without: str) -> dict[str, dict[str, Any]]:
     if results is None:
-        return run(target, offloaded=offloaded)
+        return run(target, offloaded=offloaded, without=without)
     kept = results / f"{target}.{'offloaded' if offloaded else 'without'}.json"
     if not kept.is_file():
-        found = run(target, offloaded=offloaded)
+        found = run(target, offloaded=offloaded, without=without)
         kept.write_text(json.dumps(found))
     read: dict[str, dict[str, Any]] = json.loads(kept.read_text())
     return read
@@ -192,9 +197,12 @@ def main() -> int:
     if options.results is not None:
         options.results.mkdir(parents=True, exist_ok=True)
     targets = options.targets or ([name for part in PLAN["quick"] for name in part] if options.quick else PLAN["whole"])
+    left_out = PLAN["quick_without"] if options.quick else ""
     with ThreadPoolExecutor(options.jobs) as pool:
-        offloaded = [pool.submit(_run_or_read, target, True, options.results) for target in targets]
-        without = [] if options.quick else [pool.submit(_run_or_read, one, False, options.results) for one in targets]
+        offloaded = [pool.submit(_run_or_read, target, True, options.results, left_out) for target in targets]
+        without = (
+            [] if options.quick else [pool.submit(_run_or_read, one, False, options.results, "") for one in targets]
+        )
         tests = {place: test for future in offloaded for place, test in future.result().items()}
         before = {place: test for future in without for place, test in future.result().items()} or None
     modules = sorted(summarize(tests, before).values(), key=lambda module: module.name)
