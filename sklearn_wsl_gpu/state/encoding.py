@@ -117,7 +117,8 @@ class Encoder:
         self._known = [(array, ["x", number]) for number, array in enumerate(inputs) if array is not None]
         self._lent: list[list[Any]] = []
         self._seen: dict[int | ArrayKey, list[Any]] = {}
-        self._views: dict[int | ArrayKey, list[Any]] = {}
+        #: With the array itself: another one that is made when it is gone may have its id.
+        self._views: dict[int | ArrayKey, tuple[list[Any], Array]] = {}
         self._depth = 0
         self._left = MAX_NODES
 
@@ -217,10 +218,13 @@ class Encoder:
             if known.shape == array.shape and array.size and array_key(known) == array_key(array):
                 return named
         key: int | ArrayKey = array_key(array) if array.nbytes >= _ALIAS_BYTES else id(array)
-        node = self._seen.get(key) or self._views.get(key)
+        if key in self._views:
+            return self._views[key][0]
+        node = self._seen.get(key)
         lies = memory_of(array) if self._strided and node is None else None
         if lies is not None:
-            node = self._views[key] = ["v", self.array(lies[0]), list(array.shape), list(array.strides), lies[1]]
+            node = ["v", self.array(lies[0]), list(array.shape), list(array.strides), lies[1]]
+            self._views[key] = node, array
         if node is None:
             node = self._seen[key] = ["a", len(self.arrays)]
             self.arrays.append(array)
