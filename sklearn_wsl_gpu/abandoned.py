@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from sklearn_wsl_gpu.errors import OffloadError, WorkerUnavailable
+from sklearn_wsl_gpu.errors import OffloadError, WorkerDied, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Lease
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol import messages as m
@@ -57,14 +57,14 @@ class Abandoned:
             wire.tell(m.Cancel(self._session, number))
         wire.close(linger_ms=500)
 
-    def settle(self) -> bool:
-        """Release what the worker confirms; tell whether there is a worker."""
+    def settle(self, deadline: float | None = None) -> bool:
+        """Release what the worker confirms until a deadline; tell whether there is a worker."""
         if not self._waiting:
             return True
         with self._lock:
             waiting, self._waiting = self._waiting, []
         try:
-            while waiting and self._is_over(waiting[-1][0]):
+            while waiting and self._is_over(waiting[-1][0], deadline):
                 for lease in waiting.pop()[1]:
                     lease.release()
         except WorkerUnavailable:
@@ -74,11 +74,18 @@ class Abandoned:
                 self._waiting += waiting
         return True
 
-    def _is_over(self, number: int) -> bool:
+    def wait(self, deadline: float | None) -> None:
+        """As `settle`, for who needs the spans; a `WorkerDied` if there is no worker."""
+        if not self.settle(deadline):
+            raise WorkerDied("The worker is gone, and with it what a call waited for.")
+
+    def _is_over(self, number: int, deadline: float | None) -> bool:
         """Tell whether the worker confirms that it writes no more for a request."""
-        wire = self._connect()
+        wire, until = self._connect(), time.monotonic() + _SETTLE_SECONDS
         try:
-            answer, _ = wire.ask(m.Cancel(self._session, number), b"", time.monotonic() + _SETTLE_SECONDS)
+            answer, _ = wire.ask(
+                m.Cancel(self._session, number), b"", until if deadline is None else min(until, deadline)
+            )
         except WorkerUnavailable:
             raise
         except OffloadError:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: Apart in the page from where numpy's own arrays begin: glibc copies between the two at a third of the speed when
 #: they begin within 256 bytes of each other, modulo a page.
 _OFFSET = 1024
+#: Kinds of types between which every value can be cast while it is copied.
+_NUMBERS = frozenset("biufc")
 
 
 def empty(
@@ -28,8 +30,9 @@ def empty(
 
     It is an ordinary numpy array, and may be kept as long as one. Passed to an offloaded call, it is not copied: the
     worker reads it where it lies. So does a contiguous part of it, and a large result of an offloaded call. It starts
-    the worker if there is none. A process that is forked sees, and changes, the same memory. Where the pool has no
-    room, or no worker can be reached, the array lies elsewhere, and is sent as any other.
+    the worker if there is none. A process that is forked writes to memory of its own, but may see what its parent
+    writes later. Where the pool has no room, or no worker can be reached, the array lies elsewhere, and is sent as any
+    other.
 
     Parameters
     ----------
@@ -55,6 +58,8 @@ def empty(
     >>> session.report().calls[0].bytes_sent < 2000
     True
     """
+    if order not in ("C", "F"):
+        raise ValueError("only 'C' or 'F' order is permitted")
     kind = np.dtype(dtype)
     extents = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
     count = 1
@@ -66,7 +71,7 @@ def empty(
     return np.empty(extents, kind, order) if found is None else found
 
 
-def asarray(x: ArrayLike, dtype: DTypeLike | None = None, order: Literal["C", "F"] | None = None) -> Array:
+def asarray(x: ArrayLike, dtype: DTypeLike | None = None, order: Literal["C", "F", "A", "K"] | None = None) -> Array:
     """Return an array that lies in the pool with the values of another, which is copied unless it lies there already.
 
     Parameters
@@ -75,19 +80,25 @@ def asarray(x: ArrayLike, dtype: DTypeLike | None = None, order: Literal["C", "F
         What `numpy.asarray` takes.
     dtype : data-type or None, default=None
         Type of its elements; None keeps that of `x`.
-    order : {"C", "F"} or None, default=None
-        Row after row, or column after column; None keeps that of `x` as far as it has one.
+    order : {"C", "F", "A", "K"} or None, default=None
+        Row after row, or column after column; all others keep that of `x` as far as it has one.
 
     Returns
     -------
     array : ndarray
         See `empty`. `x` itself, if it lies in the pool and has this type and order.
     """
+    if order not in (None, "C", "F", "A", "K"):
+        raise ValueError("order must be one of 'C', 'F', 'A', or 'K'")
     values = np.asarray(x)
     kind = values.dtype if dtype is None else np.dtype(dtype)
-    wanted = placing.memory_order(values) if order is None else order
+    if kind != values.dtype and not (values is x and _NUMBERS.issuperset((values.dtype.kind, kind.kind))):
+        # Lengths of texts, units of times and what is out of range are numpy's to decide on.
+        values = np.asarray(x, dtype)
+        kind = values.dtype
+    wanted = order if order in ("C", "F") else placing.memory_order(values)
     session = sessions.peek(_settings())
-    ordered = {None: True, "C": values.flags.c_contiguous, "F": values.flags.f_contiguous}[order]
+    ordered = {"C": values.flags.c_contiguous, "F": values.flags.f_contiguous}.get(order or "", True)
     same = kind == values.dtype and ordered
     if same and session is not None and session.pool.find_kept(values) is not None:
         return values

@@ -122,6 +122,10 @@ class DeadlineExceeded(OffloadError, TimeoutError):
     code = "deadline"
 
 
+#: What there is to say of it where nothing else is known.
+DEADLINE_PASSED = "The call's deadline passed. Raise timeout, or leave it unset."
+
+
 class EngineError(OffloadError):
     """The engine failed at a call that local scikit-learn performs."""
 

@@ -22,7 +22,7 @@ from sklearn_wsl_gpu.errors import (
 from sklearn_wsl_gpu.pool import Pool
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.protocol.version import FILE_REPLIES, PROTOCOL, agree
-from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
+from sklearn_wsl_gpu.sockets import Wire
 
 #: An executor that imports a GPU library takes its time.
 _ENGINE_START_SECONDS = 120.0
@@ -99,7 +99,7 @@ def host_of(endpoint: str) -> str:
 def _ask(where: launch.Address, hello: m.Hello, end: float) -> m.Message:
     wire = Wire(where.endpoint, where.keys, -1, greeted=False)
     try:
-        wire.connect(min(end, time.monotonic() + CONNECT_SECONDS))
+        wire.connect(end)
         answer, _ = wire.ask(hello, b"", end)
         while isinstance(answer, m.Running):
             if time.monotonic() > end:

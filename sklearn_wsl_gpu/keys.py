@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,8 +48,12 @@ def create_keys(directory: str | os.PathLike[str]) -> None:
     where = Path(directory)
     try:
         where.mkdir(mode=windows.PRIVATE, parents=True, exist_ok=True)
-        _write(where / _WORKER, {"secret": server_secret, "clients": [public]})
-        _write(where / _CLIENT, {"server_public": server_public, "public": public, "secret": secret})
+        of_client: dict[str, object] = {"server_public": server_public, "public": public, "secret": secret}
+        with (
+            _whole(where / _WORKER, {"secret": server_secret, "clients": [public]}),
+            _whole(where / _CLIENT, of_client),
+        ):
+            pass
     except OSError as error:
         raise ConfigurationError(f"Keys cannot be written to {where}: {error.strerror}.") from error
 
@@ -82,9 +88,17 @@ def read_client_keys(directory: str | os.PathLike[str]) -> ClientKeys:
     return keys
 
 
-def _write(path: Path, content: dict[str, object]) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-        json.dump(content, file)
+@contextmanager
+def _whole(path: Path, content: dict[str, object]) -> Iterator[None]:
+    """Write a file, which goes again if that, or what is done inside, fails: half of the keys are worse than none."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            json.dump(content, file)
+        yield
+    except BaseException:
+        path.unlink()
+        raise
 
 
 def _read(path: Path) -> dict[str, object]:
@@ -102,7 +116,7 @@ def _read(path: Path) -> dict[str, object]:
             "directory with offload(keys=…) or SKLEARN_WSL_GPU_KEYS."
         ) from error
     except ValueError as error:
-        raise ConfigurationError(f"{path} is no key file: {error}.") from error
+        raise ConfigurationError(f"{path} is no key file ({error}). Delete it, or name another directory.") from error
     if not isinstance(content, dict):
         raise ConfigurationError(f"{path} is no key file.")
     return content

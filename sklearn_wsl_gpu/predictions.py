@@ -74,8 +74,8 @@ class Prediction(NamedTuple):
 
 def duration(seconds: float) -> str:
     """Return seconds with a unit, to two digits below ten of it."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         value = seconds / scale
-        if value >= 0.995 or unit == "µs":
+        if value >= 0.995 or unit == "us":
             break
     return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.2g} {unit}"

@@ -127,6 +127,7 @@ class Session:
             raise
         self._close_wires()  # those to come know the worker's process
         self._abandoned = Abandoned(self._welcome.session, self._connect)
+        self.pool.meanwhile = self._abandoned.wait
         ready_bytes = 0 if where.guest and settings.prefault is None else settings.ready_bytes(self.pool.geometry)
         self.room = Room(self.pool, self.moving, self._welcome.session, self._ask, ready_bytes, self._welcome.node)
 

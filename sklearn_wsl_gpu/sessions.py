@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from sklearn_wsl_gpu import launch, sockets
 from sklearn_wsl_gpu.config import Settings
 from sklearn_wsl_gpu.errors import OffloadError, ProtocolError, VersionMismatch, WorkerStartError, WorkerUnavailable
+from sklearn_wsl_gpu.pool.heirs import Heirs
 from sklearn_wsl_gpu.saying import say
 from sklearn_wsl_gpu.session import Session
 
@@ -35,6 +36,15 @@ class _Sessions:
 
 _sessions = _Sessions()
 _parents: list[_Sessions] = []
+
+
+class _Forking(threading.local):
+    """The fork that a thread is about to do."""
+
+    heirs: Heirs | None = None
+
+
+_forking = _Forking()
 
 
 def _key(settings: Settings) -> SessionKey:
@@ -166,13 +176,24 @@ def shutdown() -> None:
 
 
 def _before_fork() -> None:
-    # The child will hold copies of the parent's kept results: their spans must never be reused.
-    for session in live():
-        session.pool.pin_kept()
+    # The child will hold the parent's kept results: their spans must not be reused while it does.
+    _forking.heirs = None
+    pools = [session.pool for session in live()]
+    if any(pool.view_bytes for pool in pools):
+        _forking.heirs = Heirs()
+        for pool in pools:
+            pool.pin_kept(_forking.heirs)
+
+
+def _after_fork_in_parent() -> None:
+    if _forking.heirs is not None:
+        _forking.heirs.stay()
 
 
 def _after_fork() -> None:
     global _sessions
+    if _forking.heirs is not None:
+        _forking.heirs.inherit()
     # Kept, so that nothing closes the parent's sockets from here.
     _parents.append(_sessions)
     _sessions = _Sessions()
@@ -181,4 +202,4 @@ def _after_fork() -> None:
 
 atexit.register(shutdown)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

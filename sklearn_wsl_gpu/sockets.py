@@ -14,6 +14,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from sklearn_wsl_gpu.errors import (
+    DEADLINE_PASSED,
     AuthenticationError,
     DeadlineExceeded,
     OffloadError,
@@ -33,7 +34,7 @@ _STOPPED_SECONDS = 15.0
 #: As a plain number: a flag of an enumeration takes longer to look at.
 _MORE = int(zmq.SNDMORE)
 #: Time for a connection to come up, handshake included.
-CONNECT_SECONDS = 3.0
+_CONNECT_SECONDS = 3.0
 #: More than a first socket takes, with ZeroMQ's threads and a monitor.
 _DESCRIPTORS = 24
 _THREADS = 3
@@ -117,6 +118,14 @@ def new_keys() -> tuple[ClientKeys, str]:
     return ClientKeys(server_public, public, secret), server_secret
 
 
+@contextmanager
+def _unless_shut_down() -> Iterator[None]:
+    try:
+        yield
+    except zmq.ZMQError as error:  # `shutdown` in another thread
+        raise WorkerDied(f"The connection to the worker was closed during the call: {error.strerror}.") from error
+
+
 class Wire:
     """A connected REQ socket and the state of its conversation.
 
@@ -144,31 +153,42 @@ class Wire:
         with _opening():
             socket = _context().socket(zmq.REQ)
         self._socket: zmq.Socket[bytes] = socket
-        socket.linger = 0
-        socket.setsockopt(zmq.REQ_RELAXED, 1)
-        socket.setsockopt(zmq.REQ_CORRELATE, 1)  # without it a late reply answers the wrong request
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
-        socket.setsockopt(zmq.IPV6, "[" in endpoint)
-        socket.curve_serverkey = keys.server_public.encode("ascii")
-        socket.curve_publickey = keys.public.encode("ascii")
-        socket.curve_secretkey = keys.secret.encode("ascii")
+        with _unless_shut_down():
+            self._set_up(socket, keys)
+            if greeted:
+                socket.connect(endpoint)
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
         if process >= 0:
             self._poller.register(process, zmq.POLLIN)
         self._told_at = 0.0
-        if greeted:
-            socket.connect(endpoint)
+
+    def _set_up(self, socket: zmq.Socket[bytes], keys: ClientKeys) -> None:
+        socket.linger = 0
+        socket.setsockopt(zmq.REQ_RELAXED, 1)
+        socket.setsockopt(zmq.REQ_CORRELATE, 1)  # without it a late reply answers the wrong request
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
+        socket.setsockopt(zmq.IPV6, "[" in self._endpoint)
+        socket.curve_serverkey = keys.server_public.encode("ascii")
+        socket.curve_publickey = keys.public.encode("ascii")
+        socket.curve_secretkey = keys.secret.encode("ascii")
 
     def __repr__(self) -> str:
         return f"<Wire to {self._endpoint}, {self._conversation.state}>"
 
-    def connect(self, deadline: float) -> None:
+    def connect(self, deadline: float | None = None) -> None:
         """Connect and wait for the handshake, to tell what is wrong if there is none.
+
+        Parameters
+        ----------
+        deadline : float or None
+            `time.monotonic` value at which to give up, if it comes before that at which there is nobody.
 
         Raises
         ------
+        DeadlineExceeded
+            If the deadline passes first.
         AuthenticationError, WorkerUnavailable
             With what was found at the endpoint.
         OffloadError
@@ -186,11 +206,16 @@ class Wire:
                 | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
             )
         seen: set[int] = set()
+        limit = time.monotonic() + _CONNECT_SECONDS
+        end = limit if deadline is None else min(limit, deadline)
         try:
-            self._socket.connect(self._endpoint)
+            with _unless_shut_down():
+                self._socket.connect(self._endpoint)
             while True:
-                left = deadline - time.monotonic()
+                left = end - time.monotonic()
                 if left <= 0 or not monitor.poll(int(left * 1000) + 1):
+                    if end < limit:
+                        raise DeadlineExceeded(DEADLINE_PASSED)
                     raise self._no_handshake(seen)
                 event = recv_monitor_message(monitor)["event"]
                 seen.add(event)
@@ -241,11 +266,9 @@ class Wire:
         RemoteProtocolError
             If the answer is none that the protocol allows.
         """
-        try:
+        with _unless_shut_down():
             self.tell(message, body)
             return self._answer(deadline)
-        except zmq.ZMQError as error:  # `shutdown` in another thread
-            raise WorkerDied(f"The connection to the worker was closed during the call: {error.strerror}.") from error
 
     def _answer(self, deadline: float | None) -> tuple[m.Message, bytes]:
         limit = _STOPPED_SECONDS if self._process >= 0 else _SILENCE_SECONDS
@@ -267,7 +290,7 @@ class Wire:
                     "again, look at its messages with offload(verbose=1)."
                 )
             if deadline is not None and time.monotonic() >= deadline:
-                raise DeadlineExceeded("The call's deadline passed. Raise timeout, or leave it unset.")
+                raise DeadlineExceeded(DEADLINE_PASSED)
             if time.monotonic() >= silent_at:
                 raise WorkerDied(f"The worker at {self._endpoint} does not answer; it is gone or stopped.")
 

@@ -18,7 +18,7 @@ from sklearn_wsl_gpu.launch.starting import WorkerProcess
 from sklearn_wsl_gpu.pool import counters
 from sklearn_wsl_gpu.pool.ledger import Slot
 from sklearn_wsl_gpu.protocol import messages as m
-from sklearn_wsl_gpu.sockets import CONNECT_SECONDS, Wire
+from sklearn_wsl_gpu.sockets import Wire
 from sklearn_wsl_gpu.waiting import describe_queue, describe_waits
 
 _READY_SECONDS = 120.0
@@ -237,7 +237,7 @@ def look(endpoint: str, directory: Path) -> dict[str, Any]:
 def _ask(endpoint: str, directory: Path, message: m.Message) -> m.Message:
     wire = Wire(endpoint, read_client_keys(directory), -1, greeted=False)
     try:
-        wire.connect(time.monotonic() + CONNECT_SECONDS)
+        wire.connect()
         return wire.ask(message)[0]
     finally:
         wire.close()

@@ -58,7 +58,7 @@ CLIENT = {
     "greeting": "carriers errors launch pool protocol sockets",
     "room": "carriers errors pool protocol waiting",
     "session": "abandoned arrays carriers config errors gather greeting launch lending pool protocol room sockets",
-    "sessions": "config errors launch saying session sockets",
+    "sessions": "config errors launch pool saying session sockets",
     "allocating": "arrays config errors pool sessions waiting",
     "graphs": "_compat config errors estimators gather inheritance state",
     "progress": "_compat errors saying state",

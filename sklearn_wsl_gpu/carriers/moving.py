@@ -268,9 +268,11 @@ class Moving:
                 self._reserve(lease, ref.offset, placing.nbytes_of(ref))
                 placing.write(window, 0, [ref], [array])
             else:
+                self._reserve(lease, begin, ref.offset - begin)  # a page that is not there cannot be read either
                 pieces += [window[begin : ref.offset], direct]
                 begin = ref.offset + len(direct)
             at = ref.offset + placing.nbytes_of(ref)
+        self._reserve(lease, begin, at - begin)
         return [*pieces, window[begin:at]]
 
     def _reserve(self, lease: Lease, offset: int, nbytes: int) -> None:

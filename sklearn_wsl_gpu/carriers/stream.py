@@ -20,7 +20,7 @@ from sklearn_wsl_gpu.carriers import frames, sockets
 from sklearn_wsl_gpu.carriers.base import BACK, THERE, Carrier, CarrierFailed, Damaged
 from sklearn_wsl_gpu.carriers.checksum import CHECKSUM_BYTES, Checksum
 from sklearn_wsl_gpu.carriers.frames import Head
-from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolError, RemoteProtocolError
+from sklearn_wsl_gpu.errors import DEADLINE_PASSED, DeadlineExceeded, PoolError, RemoteProtocolError
 from sklearn_wsl_gpu.pool.segment import Segment
 
 NAME = "stream"
@@ -242,12 +242,14 @@ class Stream(Carrier):
         try:
             end = connect(self._route, max(limit - time.monotonic(), _LEAST_SECONDS))
         except OSError as error:
+            _check(deadline)
             raise CarrierFailed(f"The worker's bulk data at {where} cannot be reached: {error}.") from error
         try:
             sockets.tune(end)
             self._shake_hands(end, limit)
         except DeadlineExceeded:
             end.close()
+            _check(deadline)
             raise CarrierFailed(f"What listens for the worker's bulk data at {where} does not answer.") from None
         except BaseException:
             end.close()
@@ -262,3 +264,9 @@ class Stream(Carrier):
         if not frames.is_proof(proof, self._key, b"worker", nonce, other):
             raise CarrierFailed("What answers for the worker's bulk data does not know this session's key.")
         sockets.send(end, frames.mac(self._key, b"client", other, nonce), deadline, None)
+
+
+def _check(deadline: float | None) -> None:
+    # A call that has too little time left tells nothing of the carrier.
+    if deadline is not None and time.monotonic() >= deadline:
+        raise DeadlineExceeded(DEADLINE_PASSED)

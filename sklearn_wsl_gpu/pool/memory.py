@@ -10,7 +10,9 @@ import os
 import sys
 import tempfile
 import threading
+import weakref
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from sklearn_wsl_gpu import paths, windows
 from sklearn_wsl_gpu.errors import ConfigurationError, PoolSpaceError
@@ -23,6 +25,7 @@ RESERVE_CHUNK_BYTES = 2 * 1024 * 1024
 _HEADROOM = 0.1
 
 _MADV_POPULATE_WRITE = 23
+_MAP_FIXED = 0x10
 _HAS_MEMFD = sys.platform == "linux" and hasattr(os, "memfd_create")
 _FITTING = "on a local NTFS drive" if sys.platform == "win32" else "on a memory file system, such as /dev/shm,"
 
@@ -111,14 +114,52 @@ def close_backing(descriptor: int, path: str | None) -> None:
     os.close(descriptor)
 
 
+#: What is mapped in this process, and the descriptor of its memory.
+_mapped: WeakKeyDictionary[mmap.mmap, int] = WeakKeyDictionary()
+
+
 def map_backing(descriptor: int, nbytes: int) -> mmap.mmap:
     """Map the whole of a segment, readable and writable."""
     mapped = mmap.mmap(descriptor, nbytes)
+    _mapped[mapped] = descriptor
     if sys.platform == "linux":
         # Where a file system has huge pages for who asks (tmpfs with huge=advise), fresh memory costs a tenth.
         with contextlib.suppress(AttributeError, OSError):
             mapped.madvise(mmap.MADV_HUGEPAGE)
     return mapped
+
+
+def let_go(mapped: mmap.mmap, descriptor: int, path: str | None) -> weakref.finalize[..., mmap.mmap]:
+    """Let go of what `create_backing` returned when a mapping goes: its name at once, the memory with the last mapping.
+
+    Until then `make_private` needs it. What is returned is called if the mapping is closed before it is collected.
+    """
+    if path is not None:
+        files.remove(path)  # first: as long as the descriptor is open nobody takes it for abandoned
+    finalizer = weakref.finalize(mapped, os.close, descriptor)
+    finalizer.atexit = False
+    return finalizer
+
+
+def make_private() -> None:
+    """Let what this process writes to its mappings be its own from now on, as it is with all other memory after a fork.
+
+    The pages are mapped anew at the same addresses, and copied when they are first written to.
+    """
+    if sys.platform == "win32" or not _mapped:
+        return
+    map_there = ctypes.CDLL(None).mmap
+    map_there.restype = ctypes.c_void_p
+    map_there.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    for mapped, descriptor in [item for item in _mapped.items() if not item[0].closed]:
+        map_there(
+            address_of(mapped), len(mapped), mmap.PROT_READ | mmap.PROT_WRITE,
+            mmap.MAP_PRIVATE | _MAP_FIXED | getattr(mmap, "MAP_NORESERVE", 0), descriptor, 0,
+        )  # fmt: skip
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=make_private)
 
 
 def address_of(mapped: mmap.mmap) -> int:
@@ -163,7 +204,9 @@ def reserve(descriptor: int, offset: int, nbytes: int) -> None:
         )
     try:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(descriptor, offset, nbytes)
+            # In pieces: a signal undoes the whole of one in some kernels, and a profiler sends signals all the time.
+            for begin in range(offset, offset + nbytes, RESERVE_CHUNK_BYTES):
+                os.posix_fallocate(descriptor, begin, min(RESERVE_CHUNK_BYTES, offset + nbytes - begin))
         else:
             files.write_zeros(descriptor, offset, nbytes)
     except OSError as error:

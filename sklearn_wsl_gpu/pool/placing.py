@@ -28,7 +28,8 @@ def memory_order(array: Array) -> Literal["C", "F"]:
     if array.flags.f_contiguous:
         return "F"
     strides = [abs(stride) for stride, extent in zip(array.strides, array.shape, strict=True) if extent > 1]
-    return "F" if strides == sorted(strides) else "C"
+    # Equal strides, of windows that overlap, are in both orders, and numpy takes them for C.
+    return "F" if strides == sorted(strides) != sorted(strides, reverse=True) else "C"
 
 
 def memory_of(array: Array) -> tuple[Array, int] | None:

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from sklearn_wsl_gpu.arrays import ArrayRef, SpanRef
@@ -20,6 +20,7 @@ from sklearn_wsl_gpu.errors import PoolError
 from sklearn_wsl_gpu.pool import ledger, placing
 from sklearn_wsl_gpu.pool.copying import Copier
 from sklearn_wsl_gpu.pool.counters import Counters
+from sklearn_wsl_gpu.pool.heirs import Heirs
 from sklearn_wsl_gpu.pool.layout import CLIENT, LEDGER_BYTES, LEDGER_OFFSET, SPAN_HEADER_BYTES, WORKER, Geometry
 from sklearn_wsl_gpu.pool.lease import Lease, all_kept, no_room, too_small
 from sklearn_wsl_gpu.pool.placing import Array
@@ -31,6 +32,9 @@ from sklearn_wsl_gpu.waiting import Caller, Queue
 #: A waiting caller looks this often for what finalizers gave back without being able to wake it.
 _WAIT_SLICE_SECONDS = 0.1
 _ANYBODY = Caller()
+
+
+def _do_nothing(deadline: float | None) -> None: ...
 
 
 class Pool:
@@ -70,6 +74,8 @@ class Pool:
         #: False if inputs are sent from elsewhere: who writes to the span of one has to reserve that part of it.
         self.reserves_inputs = True
         self.copier = Copier()
+        #: Called now and then by who waits for room, with its deadline; what it raises ends the wait.
+        self.meanwhile: Callable[[float | None], None] = _do_nothing
 
     def __repr__(self) -> str:
         with self._changed:
@@ -238,20 +244,14 @@ class Pool:
             found = None if self._closed else self._regions.find_kept(address, array.nbytes)
         return None if found is None else (found[0], placing.ref_of(array, found[1]))
 
-    def pin_kept(self) -> None:
-        """Never reuse what is kept now: a forked child may hold the same views."""
+    def pin_kept(self, heirs: Heirs) -> None:
+        """Reuse nothing of what is kept now while there are heirs: they hold the same views."""
         with self._changed:
             self._drain()
-            for region in self._regions.values():
-                region.pinned.update(region.kept)
+            self._regions.pin(heirs)
 
     def prepare(self, nbytes: int) -> tuple[int, Segment] | None:
         """Make a segment that holds a span of `nbytes`, for `admit`; None where the pool's limit forbids it.
-
-        Parameters
-        ----------
-        nbytes : int
-            Size in bytes, header included.
 
         Returns
         -------
@@ -302,6 +302,7 @@ class Pool:
         """Wake all who wait with an error, and drop the memory; kept results stay valid."""
         with self._changed:
             self._closed = True
+            self.meanwhile = _do_nothing
             self._changed.notify_all()
         for region in self._regions.values():
             region.segment.close()
@@ -338,6 +339,7 @@ class Pool:
         return self._grant(*found, use, caller)
 
     def _wait_for_turn(self, ticket: object, nbytes: int, use: int, deadline: float | None) -> tuple[Region, int, int]:
+        asks_at = time.monotonic() + 10 * _WAIT_SLICE_SECONDS
         while True:
             if self._closed:
                 raise PoolError("The session was closed while a call waited for room in its pool.")
@@ -350,6 +352,13 @@ class Pool:
             if left <= 0:
                 raise no_room(nbytes)
             self._changed.wait(min(left, _WAIT_SLICE_SECONDS))
+            if time.monotonic() >= asks_at:
+                self._changed.release()
+                try:
+                    self.meanwhile(deadline)
+                finally:
+                    self._changed.acquire()
+                asks_at = time.monotonic() + 10 * _WAIT_SLICE_SECONDS
 
     def _grant(self, region: Region, start: int, size: int, use: int, caller: Caller) -> Lease:
         try:
@@ -385,12 +394,7 @@ class Pool:
     def _drain(self) -> None:
         while self._returned:
             self._free(self._returned.popleft())
+        self._regions.unpin(self._closed)
 
     def _free(self, lease: Lease) -> None:
-        region, start = self._regions[lease.ref.segment], lease.ref.start
-        region.kept.pop(start, None)
-        if start in region.pinned:
-            return  # a forked child may still read it
-        region.allocator.release(start)
-        if not self._closed:
-            region.ledger.strike(start)
+        self._regions[lease.ref.segment].free(lease.ref.start, self._closed)

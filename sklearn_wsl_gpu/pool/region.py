@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.pool import ledger
 from sklearn_wsl_gpu.pool.allocator import Allocator
-from sklearn_wsl_gpu.pool.counters import Counters
+from sklearn_wsl_gpu.pool.counters import Counters as PoolCounters
+from sklearn_wsl_gpu.pool.heirs import Heirs
 from sklearn_wsl_gpu.pool.segment import Segment
 
 
@@ -17,7 +20,7 @@ class Region:
     number : int
         Of the segment in its pool; never given twice.
     segment : Segment
-    counters : Counters
+    counters : PoolCounters
         Of the pool.
 
     Attributes
@@ -26,19 +29,19 @@ class Region:
     ledger : Ledger
     kept : dict of int to SpanRef
         What the user keeps, by its start.
-    pinned : set of int
-        Starts of what is never used again.
+    pinned : Counter of int
+        Starts of what processes may read that were forked, and by how many forks.
     rests : bool
         Whether nothing is leased for the moment.
     """
 
-    def __init__(self, number: int, segment: Segment, counters: Counters) -> None:
+    def __init__(self, number: int, segment: Segment, counters: PoolCounters) -> None:
         self.number = number
         self.segment = segment
         self.allocator = Allocator(segment.geometry)
         self.ledger = ledger.Ledger(segment.map, counters)
         self.kept: dict[int, SpanRef] = {}
-        self.pinned: set[int] = set()
+        self.pinned: Counter[int] = Counter()
         self.rests = False
 
     def __repr__(self) -> str:
@@ -64,7 +67,7 @@ class Region:
         return start >= self.segment.geometry.kept_range[0]
 
     def may_hold(self, nbytes: int) -> bool:
-        """Tell whether a run would fit once all is released but what the user keeps, or what is never used again."""
+        """Tell whether a run would fit once all is released but what the user, or a process that was forked, keeps."""
         used, geometry = self.allocator.used, self.segment.geometry
         held = sorted((start, start + size) for start, size in used.items() if start in self.kept.keys() | self.pinned)
         begin, last = geometry.input_range[0], geometry.output_range[0]
@@ -83,6 +86,23 @@ class Region:
                     return ref, at - start
         return None
 
+    def free(self, start: int, is_closed: bool) -> None:
+        """Free a run, unless it is pinned."""
+        self.kept.pop(start, None)
+        if start in self.pinned:
+            return
+        self.allocator.release(start)
+        if not is_closed:
+            self.ledger.strike(start)
+
+    def unpin(self, start: int, is_closed: bool) -> None:
+        """Take one pin away, and free what was to be free before."""
+        self.pinned[start] -= 1
+        if not self.pinned[start]:
+            del self.pinned[start]
+            if start not in self.kept:
+                self.free(start, is_closed)
+
     def trim(self, spare: int) -> int:
         """Give the memory of what is not leased back to the system, but for `spare` bytes of inputs and of outputs.
 
@@ -100,6 +120,28 @@ class Region:
 
 class Regions(dict[int, Region]):
     """The regions of a pool by the numbers of their segments, oldest first."""
+
+    def __init__(self, regions: dict[int, Region]) -> None:
+        super().__init__(regions)
+        self._inherited: list[tuple[Heirs, list[tuple[Region, int]]]] = []
+
+    def pin(self, heirs: Heirs) -> None:
+        """Reuse nothing of what is kept now while there are heirs of it."""
+        pins = [(region, start) for region in self.values() for start in region.kept]
+        for region, start in pins:
+            region.pinned[start] += 1
+        if pins:
+            self._inherited.append((heirs, pins))
+
+    def unpin(self, is_closed: bool) -> None:
+        """Free what was to be free, and whose heirs are gone."""
+        if not self._inherited:
+            return
+        gone = [estate for estate in self._inherited if estate[0].are_gone()]
+        self._inherited = [estate for estate in self._inherited if estate not in gone]
+        for _, pins in gone:
+            for region, start in pins:
+                region.unpin(start, is_closed)
 
     @property
     def pool_bytes(self) -> int:

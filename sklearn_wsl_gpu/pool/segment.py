@@ -197,11 +197,12 @@ class Segment:
         """Drop this side's hold of the memory; arrays that still lie in it keep the mapping alive."""
         with self._lock:  # another thread may be about to reserve
             if self.descriptor >= 0:
-                memory.close_backing(self.descriptor, self.path)
+                self._let_go = memory.let_go(self.map, self.descriptor, self.path)
                 self.descriptor = -1
         # A kept result is a view on this mapping; the mapping goes when the last such view goes.
         with contextlib.suppress(BufferError):
             self.map.close()
+            self._let_go()
 
 
 def _closed() -> PoolError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import re
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 import sklearn_wsl_gpu
 from sklearn_wsl_gpu import offload, sessions
 from sklearn_wsl_gpu.pool import Pool
+from tests.integration.tools import run_python
 
 VALUES = np.random.default_rng(0).normal(size=(50_000, 8))
 TARGET = VALUES @ np.arange(8.0)
@@ -199,3 +201,68 @@ def test_it_outlives_its_worker_and_is_sent_to_the_next_one() -> None:
         for _ in range(2):
             np.testing.assert_array_equal(StandardScaler().fit(X).mean_, StandardScaler().fit(VALUES).mean_)
     np.testing.assert_array_equal(X, VALUES)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        (["abc", "de"], str), (["abc", "de"], "S"), ([b"abc"], "S"), (["2020-01-01"], "M8"), ([1.5, 2.5], int),
+        (np.array([1.5, 300.0]), "u1"), (np.array(["abc", "de"]), "U2"), (np.array([1, 2]), str), ([3], "M8[D]"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_asarray_gives_what_numpy_gives(values: Any, dtype: Any) -> None:
+    with offload(fallback="raise"):
+        found = sklearn_wsl_gpu.asarray(values, dtype)
+
+    expected = np.asarray(values, dtype)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("call", [lambda give: give([300], "u1"), lambda give: give([float("nan")], int)])
+def test_asarray_refuses_what_numpy_refuses(call: Callable[[Any], Any]) -> None:
+    with pytest.raises((OverflowError, ValueError)) as expected:
+        call(np.asarray)
+    with offload(fallback="raise"), pytest.raises(expected.type, match=re.escape(str(expected.value))):
+        call(sklearn_wsl_gpu.asarray)
+
+
+@pytest.mark.parametrize("order", ["K", "A", "C", "F", None])
+def test_asarray_takes_numpys_orders_and_no_others(order: Any) -> None:
+    with offload(fallback="raise"):
+        for values in (VALUES, np.asfortranarray(VALUES)):
+            found, expected = sklearn_wsl_gpu.asarray(values, order=order), np.asarray(values, order=order)
+            assert found.strides == expected.strides
+        with pytest.raises(ValueError, match="order must be one of"):
+            sklearn_wsl_gpu.asarray(VALUES, order="Z")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="only 'C' or 'F' order is permitted"):
+            sklearn_wsl_gpu.empty((2, 2), order="K")  # type: ignore[arg-type]
+
+
+_FORKED = """
+import os
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+import sklearn_wsl_gpu
+with sklearn_wsl_gpu.offload(fallback="raise") as session:
+    X = np.random.default_rng(0).normal(size=(200_000, 10))
+    Z = StandardScaler().fit_transform(X)
+    before = Z.copy()
+    assert session.status()["pool_used_bytes"] >= Z.nbytes
+    child = os.fork()
+    if not child:
+        Z *= 0
+        os._exit(int(Z.any()))
+    assert os.waitpid(child, 0)[1] == 0
+    print(np.array_equal(Z, before))
+    del Z
+    print(session.status()["pool_used_bytes"])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="only POSIX forks")
+def test_a_forked_process_writes_to_results_of_its_own_and_holds_their_memory_while_it_lives() -> None:
+    ran = run_python(_FORKED)
+
+    assert ran.stdout.split() == ["True", "0"], ran.stderr

@@ -227,3 +227,38 @@ def test_an_endpoint_that_is_no_address_is_refused_with_what_to_give(endpoint: s
 
     assert result.returncode == 2
     assert "give tcp://ADDRESS:PORT" in result.stderr
+
+
+_FULL_BEHIND_A_STREAM = """
+import numpy as np
+from sklearn.linear_model import LinearRegression
+import sklearn_wsl_gpu
+random = np.random.default_rng(0)
+X, y = random.normal(size=(60_323, 11)), random.normal(size=60_323)
+settings = {{"carrier": "stream", "pool_dir": {where!r}, "slot_bytes": 2**21, "prefault": 0}}
+with sklearn_wsl_gpu.offload(fallback="quiet", **settings) as session:
+    LinearRegression().fit(X[:2000], y[:2000])
+    try:
+        with open({where!r} + "/somebody else's", "wb", 0) as file:
+            while True:
+                file.write(bytes(4096))
+    except OSError:
+        pass
+    LinearRegression().fit(X, y)
+print([call.reason.code if call.reason else "" for call in session.report().calls])
+"""
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may mount a small file system")
+def test_what_lies_between_large_arrays_on_a_full_file_system_is_no_signal_either(tmp_path: Path) -> None:
+    where = tmp_path / "small"
+    where.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(where)], check=False)
+    if mounted.returncode:
+        pytest.skip("this system does not let a test mount a file system")
+    try:
+        result = run_python(_FULL_BEHIND_A_STREAM.format(where=str(where)))
+    finally:
+        subprocess.run(["umount", str(where)], check=True)
+
+    assert result.stdout.strip() == "['', 'pool-no-space']", (result.returncode, result.stderr)

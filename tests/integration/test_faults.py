@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,9 +17,11 @@ import numpy as np
 import psutil
 import pytest
 from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_wsl_gpu import DeadlineExceeded, FallbackWarning, WorkerDied, offload, sessions
+from sklearn_wsl_gpu import DeadlineExceeded, FallbackWarning, WorkerDied, abandoned, offload, sessions
+from sklearn_wsl_gpu.keys import create_keys
 from sklearn_wsl_gpu.sockets import Wire
 from tests.integration.tools import (
     POINTS,
@@ -300,3 +303,31 @@ def test_kills_at_random_moments_never_give_a_wrong_result() -> None:
 
     assert wrong == []
     assert done[0] > 0
+
+
+@pytest.mark.falls_back
+def test_a_deadline_that_passes_before_the_handshake_says_nothing_of_the_worker_or_its_keys(tmp_path: Path) -> None:
+    create_keys(tmp_path / "keys")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with offload(endpoint=endpoint, keys=str(tmp_path / "keys"), timeout=0.2, fallback="quiet") as session:
+            for _ in range(2):
+                StandardScaler().fit(POINTS)
+
+    assert [call.reason.code for call in session.report().calls if call.reason] == ["deadline", "deadline"]
+
+
+@pytest.mark.falls_back
+def test_a_call_that_waits_for_the_spans_of_one_that_was_given_up_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(abandoned, "_SETTLE_SECONDS", 0.3)  # the executor takes longer than that to end
+    settings: dict[str, Any] = {"slots": (1, 1, 0), "slot_bytes": 2**26, "pool_limit": 0}
+    X = np.random.default_rng(0).normal(size=(3000, 1200))
+    with offload(fallback="raise", **settings):
+        StandardScaler().fit(X)
+    with offload(fallback="quiet", timeout=0.7, **settings) as hasty:
+        PCA(svd_solver="full").fit(X)
+    with offload(fallback="raise", **settings) as session:
+        StandardScaler().fit(X)
+
+    assert [call.reason.code for call in hasty.report().calls if call.reason] == ["deadline"]
+    assert session.report().offloaded == 1

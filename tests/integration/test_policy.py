@@ -126,7 +126,7 @@ def test_the_report_has_one_line_for_all_sizes_of_a_call_with_the_latest_figures
 
     (row,) = session.report().to_dict()["calls"]
     assert row["n"] == 100
-    assert row["reason"]["words"] == "PCA.transform stayed: 149 µs here, 90 ms there."
+    assert row["reason"]["words"] == "PCA.transform stayed: 149 us here, 90 ms there."
     assert str(session.report()).count("PCA.transform") == 2  # its line, and the reason
     assert len(session.report().counts()) == 1
 

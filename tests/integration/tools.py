@@ -62,6 +62,7 @@ KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 def kill(number: int, how: int = KILL) -> None:
     """Send a signal to a process that may be gone."""
+    assert number > 0, "That would be many processes."
     with contextlib.suppress(ProcessLookupError):
         os.kill(number, how)
 

@@ -19,6 +19,7 @@ _PREAMBLE = """
 import gc, os, sys, time
 import numpy as np
 from sklearn_wsl_gpu.errors import DeadlineExceeded, PoolSpaceError
+from sklearn_wsl_gpu.pool.heirs import Heirs
 from sklearn_wsl_gpu.pool import Geometry, Pool
 
 def keep(pool, nbytes):
@@ -135,17 +136,20 @@ assert pool.used_bytes == 0
 
 
 @forks
-def test_spans_that_a_forked_child_may_still_read_are_never_reused() -> None:
+def test_spans_that_a_forked_child_may_still_read_are_not_reused_while_it_lives() -> None:
     code = """
 pool = Pool(Geometry(2**16, 1, 4, 1))
 kept, start = keep(pool, 2**16)
 kept[:] = 7
-pool.pin_kept()
+heirs = Heirs()
+pool.pin_kept(heirs)
 read, write = os.pipe()
 child = os.fork()
 if child == 0:
+    heirs.inherit()
     os.read(read, 1)
     os._exit(0 if (kept == 7).all() else 1)
+heirs.stay()
 del kept
 gc.collect()
 leases = []
@@ -159,6 +163,7 @@ os.write(write, b"x")
 assert os.waitpid(child, 0)[1] == 0, "the child saw another value in what it kept"
 assert len(leases) == 5 * 2**16 // 4096
 assert all(not start <= lease.ref.start < start + 2**16 for lease in leases)
+assert pool.lease_output(2**16, time.monotonic()).ref.start == start
 """
     _run(code)
 
@@ -167,12 +172,60 @@ def test_results_kept_after_a_fork_are_reused_as_before() -> None:
     code = """
 pool = Pool(Geometry(2**16, 1, 4, 1))
 first, start = keep(pool, 4096)
-pool.pin_kept()
+pool.pin_kept(Heirs())
 second, other = keep(pool, 4096)
 del second
 gc.collect()
 assert pool.used_bytes == 4096
 assert pool.lease_output(4096).ref.start == other
+"""
+    _run(code)
+
+
+@forks
+def test_spans_are_not_reused_while_any_process_lives_that_a_child_has_left() -> None:
+    code = """
+pool = Pool(Geometry(2**16, 1, 4, 1))
+kept, start = keep(pool, 4096)
+(read, write), (ready, tell) = os.pipe(), os.pipe()
+heirs = Heirs()
+pool.pin_kept(heirs)
+child = os.fork()
+if child == 0:
+    heirs.inherit()
+    if os.fork() == 0:
+        os.write(tell, b"x")
+        os.read(read, 1)
+    os._exit(0)
+heirs.stay()
+del kept
+gc.collect()
+os.waitpid(child, 0)
+os.read(ready, 1)
+assert pool.used_bytes == 4096
+os.write(write, b"x")
+while pool.used_bytes:
+    time.sleep(0.01)
+"""
+    _run(code)
+
+
+@forks
+def test_what_a_forked_child_writes_to_what_is_kept_is_its_own() -> None:
+    code = """
+pool = Pool(Geometry(2**16, 1, 4, 1))
+kept, start = keep(pool, 2**16)
+closed = Pool(Geometry(2**16, 1, 4, 1))
+other, _ = keep(closed, 2**16)
+kept[:] = other[:] = 7
+closed.close()
+child = os.fork()
+if child == 0:
+    seen = (kept == 7).all() and (other == 7).all()
+    kept[:] = other[:] = 8
+    os._exit(0 if seen and (kept == 8).all() and (other == 8).all() else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert (kept == 7).all() and (other == 7).all()
 """
     _run(code)
 
