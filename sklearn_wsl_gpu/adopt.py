@@ -96,7 +96,7 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
     return _compat.wrap_output("transform", value, data, estimator) if is_wrapped else value
 
 
-def adopt_value(gathered: Gathered, reply: Reply) -> Any:
+def adopt_value(gathered: Gathered, reply: Reply, catches: bool = False) -> Any:
     """Return the value of a reply to a call of no estimator.
 
     Parameters
@@ -105,12 +105,21 @@ def adopt_value(gathered: Gathered, reply: Reply) -> Any:
         What was sent.
     reply : Reply
         What came back; its lease is released.
+    catches : bool
+        Whether scikit-learn would catch an error in the middle of it.
+
+    Raises
+    ------
+    Unsupported
+        If it would, and a warning is such an error here.
     """
     source = _Source(reply)
     try:
         value = Decoder(source, _inputs(gathered), gathered.generators).decode(reply.body.value)
     finally:
         source.release()
+    if catches and _would_raise(reply.body.warnings):
+        raise Unsupported("A warning is an error here, and one of a fit fails that fit only.", "warning-is-error")
     with _after_effects(gathered, reply):
         return value
 
@@ -275,6 +284,18 @@ def user_level() -> int:
         frame = frame.f_back
         level += 1
     return level + 1
+
+
+def _would_raise(recorded: Sequence[Any]) -> bool:
+    if not any(action == "error" for action, *_ in warnings.filters):
+        return False
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda *_, **__: None
+        try:
+            _warn_again(recorded)
+        except Warning:
+            return True
+    return False
 
 
 def _warn_again(recorded: Sequence[Any]) -> None:

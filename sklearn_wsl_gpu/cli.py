@@ -22,10 +22,19 @@ from sklearn_wsl_gpu.workertext import executor_line, session_lines, worker_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code: 2 for what cannot be done as asked, 1 where there is nothing to show."""
     parser = argparse.ArgumentParser(prog="sklearn-wsl-gpu", description="scikit-learn, computed by a worker.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="say which version this is")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (add, words) in COMMANDS.items():
         add(commands.add_parser(name, help=words))
     return act(parser, arguments)
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"sklearn-wsl-gpu {version('sklearn-wsl-gpu')}")
+        parser.exit()
 
 
 def act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
@@ -261,7 +270,7 @@ def _resize(options: argparse.Namespace) -> int:
         if options.size > 0:
             what = f"grow by {size(options.size)}"
             limits = ", if pool_limit and the memory allow it; worker status shows what slots there are then"
-        print(f"{count} sessions {what} with their next call{limits}." if count else "There is no such session.")
+        print(f"Sessions that {what} with their next call: {count}{limits}." if count else "There is no such session.")
     return int(not count)
 
 

@@ -75,6 +75,8 @@ def _estimators(name: str) -> Callable[[Any], frozenset[str] | None]:
         if value is None:
             return None
         found = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+        if isinstance(found, type):
+            found = [found]
         try:
             chosen = frozenset(item if isinstance(item, str) else _name_of(item) for item in found)
         except (TypeError, AttributeError):
@@ -103,6 +105,10 @@ def _whole(name: str, least: int) -> Callable[[Any], int]:
         return number
 
     return parse
+
+
+def _verbose(value: Any) -> int:
+    return _whole("verbose", 0)(int(value) if isinstance(value, bool) else value)
 
 
 def _precision(value: Any) -> str:
@@ -225,7 +231,7 @@ class Settings:
     policy: str = _setting("always", _policy)
     fallback: str = _setting("local", _fallback)
     precision: str = _setting("exact", _precision)
-    verbose: int = _setting(0, _whole("verbose", 0))
+    verbose: int = _setting(0, _verbose)
     timeout: float | None = _setting(None, _timeout)
     priority: str = _setting("normal", _priority)
     slots: tuple[int, int, int] = _setting(_SLOTS, _slots)

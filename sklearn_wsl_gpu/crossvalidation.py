@@ -187,7 +187,7 @@ def _offload(frame: Frame, name: str, fits: Sequence[Mapping[str, Any]], work: W
     answered = time.perf_counter()
     if not draws:
         reply.body = reply.body._replace(generators=[pair for pair in reply.body.generators if pair[0] != -1])
-    results: list[Any] = adopt_value(gathered, reply)
+    results: list[Any] = adopt_value(gathered, reply, catches=True)
     watch.finish()
     what, times = (type(first["estimator"]).__name__, name, engines), (begin, begin + starting, answered)
     record_remote(frame, what, workload.offered(work, session.engines), reply, times)

@@ -88,19 +88,19 @@ def _from_pandas(value: Any, by_column: bool) -> Any:
         raise Unsupported("A pandas DataFrame without columns stays local.")
     if has_columns and not value.columns.is_unique:
         raise Unsupported("A pandas DataFrame with two columns of one name stays local.")  # some methods refuse it
-    if all(isinstance(dtype, np.dtype) and dtype.kind in "iuf" for dtype in dtypes):
-        array = value.to_numpy()
+    if all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in dtypes):
+        # Where there is a bool, scikit-learn converts first, which may change the order in memory.
+        early = any(dtype.kind == "b" for dtype in dtypes)
+        array = (value.astype(np.result_type(*dtypes)) if early else value).to_numpy()
         if array.dtype == np.result_type(*dtypes) and not (by_column and len(set(dtypes)) > 1):
             return array
-    elif all(str(dtype) in ("object", "str", "string") for dtype in dtypes):
-        # Before pandas 3 scikit-learn leaves "string" as it is where it makes numbers of "object".
-        if not has_columns or by_column or not any(str(dtype) == "string" for dtype in dtypes):
-            return _plain(np.asarray(value), value)
-    elif len(set(dtypes)) == 1 and isinstance(dtypes[0], np.dtype) and dtypes[0].kind == "b":
-        return value.astype(bool).to_numpy()  # as scikit-learn does first, which may change the order in memory
+    # Before pandas 3 scikit-learn leaves "string" as it is where it makes numbers of "object".
+    texts = ("object", "str", "string") if not has_columns or by_column else ("object", "str")
+    if all(str(dtype) in texts for dtype in dtypes):
+        return _plain(np.asarray(value), value)
     raise Unsupported(
         f"A pandas {type(value).__name__} with columns of {', '.join(sorted({str(dtype) for dtype in dtypes}))} is "
-        "converted column by column; such a call stays local."
+        "converted column by column; such a call stays local. If its values are numbers, pass .astype(float)."
     )
 
 

@@ -110,6 +110,8 @@ def _read(path: Path) -> dict[str, object]:
                     f"{path} can be read by others (mode {stat.S_IMODE(mode):o}). Run: chmod 600 {path}"
                 )
             content = json.load(file)
+    except ConfigurationError:
+        raise
     except OSError as error:
         raise ConfigurationError(
             f"There are no keys at {path} ({error.strerror}). Start the worker with --keys, and name that "

@@ -89,15 +89,22 @@ def start(
     if known is not None:
         _end(process, directory)
         return known, False
+    try:
+        return _wait_until_ready(process, directory, engine, log), True
+    except BaseException:  # an interrupt, too: what is not wanted any more does not stay
+        _end(process, directory)
+        kept.path_in(directory).unlink(missing_ok=True)
+        raise
+
+
+def _wait_until_ready(process: WorkerProcess, directory: Path, engine: str, log: Path) -> dict[str, Any]:
     deadline = time.monotonic() + _READY_SECONDS
     while True:
         found = look(process.endpoint, directory)
         if found["ready"]:
             process.let_go()
-            return found, True
+            return found
         if found["broken"] or time.monotonic() > deadline:
-            _end(process, directory)
-            kept.path_in(directory).unlink()
             reason = found["broken"] or f"it was not ready within {_READY_SECONDS:.0f} s"
             raise WorkerStartError(f"The engine {engine} does not start: {reason} Its messages are in {log}.")
         time.sleep(0.05)

@@ -23,7 +23,7 @@ def executor_line(executor: Mapping[str, Any]) -> str:
     """Return a line on one of several executors of a worker."""
     state = "ready" if executor["ready"] else executor["broken"] or "starting"
     return (
-        f"  on {executor['device']}, process {executor['pid']}: {state}, {executor['sessions']} sessions, "
+        f"  on {executor['device']}, process {executor['pid'] or 'none'}: {state}, {executor['sessions']} sessions, "
         f"{executor['done']} done"
     )
 

@@ -111,7 +111,7 @@ WORKER = {
     "clientfile": ".carriers .errors .paths .pool",
     "files": "account background clientfile .carriers .errors .pool .protocol",
     "doors": "arrivals background bulk files .arrays .carriers .errors .pool .protocol",
-    "front": "bulk doors fleet scheduler sessions .carriers .errors .protocol",
+    "front": "bulk doors fleet listening scheduler sessions .carriers .errors .protocol",
     "resident": "engines",
     "binding": "engines resident .errors .estimators .state .support",
     "fits": "binding progress resident .errors .estimators .state .support",

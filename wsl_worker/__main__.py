@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 from typing import Any
@@ -74,9 +76,17 @@ def _settings(options: argparse.Namespace) -> tuple[str, list[str], int]:
     return *read_worker_keys(options.keys), 0
 
 
+def _raise_limit() -> None:
+    # Each session needs some; the usual limit is meant for programs that `select`.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> int:
     """Run a worker; return the exit code."""
     options = _parse()
+    _raise_limit()
     if not zmq.has("curve"):
         print("This pyzmq has no CURVE security; install a pyzmq wheel.", file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from sklearn.utils.validation import _check_feature_names
 
-from sklearn_wsl_gpu.errors import OffloadError, Reason, Unsupported
+from sklearn_wsl_gpu.errors import EngineError, OffloadError, Reason, Unsupported
 from sklearn_wsl_gpu.estimators import METHODS, Graph, Row, row_of
 from sklearn_wsl_gpu.state import objects, tables
 from sklearn_wsl_gpu.support import Request, facts_of, request_of, without_target
@@ -58,8 +58,7 @@ class Binding:
     def __init__(self, engines: Sequence[Engine], inputs: Inputs | None = None) -> None:
         self._engines = engines
         self._inputs = inputs
-        self._classes: dict[type[Any], type[Any]] = {}
-        self._models: WeakKeyDictionary[Any, tuple[Engine, Any]] = WeakKeyDictionary()
+        self._classes = _classes_of(tuple(engines))
 
     def support(self, request: Request) -> Reason | None:
         """Answer whether every part is taken by an engine."""
@@ -116,10 +115,25 @@ class Binding:
             for item in vars(value).values():
                 self.bind(item)
             if row is not None and not isinstance(row, Graph):
-                value.__class__ = self._class_for(row)
+                value.__class__ = self._classes.bound(row)
         return value
 
-    def _class_for(self, row: Row) -> type[Any]:
+
+@functools.lru_cache(maxsize=8)
+def _classes_of(engines: tuple[Engine, ...]) -> _Classes:
+    return _Classes(engines)
+
+
+class _Classes:
+    """The classes whose methods some engines compute. They are made once: a class is for good."""
+
+    def __init__(self, engines: tuple[Engine, ...]) -> None:
+        self._engines = engines
+        self._classes: dict[type[Any], type[Any]] = {}
+        self._models: WeakKeyDictionary[Any, tuple[Engine, Any]] = WeakKeyDictionary()
+
+    def bound(self, row: Row) -> type[Any]:
+        """Return the class for estimators of a row."""
         assert row.cls is not None
         if row.cls not in self._classes:
             methods = {name: self._method(row, name) for name in row.method_names if self._is_computed(row, name)}
@@ -158,9 +172,18 @@ class Binding:
                 reason = Unsupported(why.words, why.code)
                 continue
             try:
-                return self._compute_by(engine, estimator, row, name, args, kwargs)
+                with engine.understood():
+                    return self._compute_by(engine, estimator, row, name, args, kwargs)
             except Unsupported as error:
                 reason = error
+            except (OffloadError, MemoryError):
+                raise
+            except Exception as error:
+                if engine.name == "cpu":
+                    raise  # scikit-learn's own
+                # It may be none that scikit-learn would raise: then it must not count as a fit that failed.
+                words = f"{row.name}.{name} failed by {engine.name}: {type(error).__name__}: {error}"
+                raise EngineError(words, "estimator-error") from error
         raise reason
 
     def _compute_by(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -94,6 +94,7 @@ class Calls:
         self._models = models
         self._output = output
         self._backend = Backend()
+        self._call_engines: Sequence[Engine] = ()
 
     def run(
         self,
@@ -134,10 +135,19 @@ class Calls:
             raise Unsupported(f"This worker has no engine {missing}.", "unsupported-by-engine")
         engines = [self._engines[name] for name in names]
         inputs = _Inputs(self._models, session, views, places)
+        self._call_engines = engines
         try:
-            return self._run(session, call, engines, views, inputs, tell, space)
+            with self._understood():
+                return self._run(session, call, engines, views, inputs, tell, space)
         finally:
             inputs.forget_changeable()
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for engine in self._call_engines:
+                stack.enter_context(engine.understood())
+            yield
 
     def _run(
         self,
@@ -269,7 +279,8 @@ class Calls:
 
     def _compute(self, work: Callable[[], Any], may_repeat: bool, generators: _Generators) -> Any:
         try:
-            return work()
+            with self._understood():
+                return work()
         except MemoryError:
             # What partial_fit has added before it failed would be added again.
             if not may_repeat or not self._models.drop_all():

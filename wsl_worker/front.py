@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import traceback
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -24,6 +25,7 @@ from sklearn_wsl_gpu.protocol.version import PROTOCOL, agree
 from wsl_worker.bulk import Bulk
 from wsl_worker.doors import Doors
 from wsl_worker.fleet import Fleet
+from wsl_worker.listening import AllowList
 from wsl_worker.scheduler import Scheduler
 from wsl_worker.sessions import MAX_SEGMENTS, MAX_SESSIONS, Envelope, Session, Sessions
 
@@ -34,16 +36,6 @@ _TICK_MS = 100
 #: As plain numbers: flags of an enumeration take longer to add than a frame to send.
 _LAST, _NOT_LAST = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 _READABLE, _WRITABLE = int(zmq.POLLIN), int(zmq.POLLOUT)
-
-
-class _AllowList:
-    """Knows the public keys of clients; the form that pyzmq's authenticator calls."""
-
-    def __init__(self, keys: list[str]) -> None:
-        self._keys = {key.encode("ascii") for key in keys}
-
-    def callback(self, domain: str, key: bytes) -> bool:
-        return key in self._keys
 
 
 def versions() -> dict[str, str]:
@@ -95,7 +87,7 @@ class Front:
         self._authenticator = ThreadAuthenticator(self._context)
         self._authenticator.start()
         # The domain by name: pyzmq's "*" is no wildcard for a socket that has a domain.
-        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), _AllowList(clients))
+        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), AllowList(clients))
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self._socket.curve_server = True
@@ -143,11 +135,11 @@ class Front:
                 if item is self._socket:
                     self._receive()
                 elif item in self._watched:
-                    self._watched[item]()
+                    _survived(self._watched[item])
             now = time.monotonic()
             if now >= due or self._greetings:
                 due = now + _TICK_MS / 1000
-                self._tick(now)
+                _survived(lambda: self._tick(now))  # noqa: B023
 
     def _tick(self, now: float) -> None:
         for scheduler in self._fleet:
@@ -184,14 +176,16 @@ class Front:
             if supervisor.starts != self._starts.get(scheduler, 0):
                 self.watch(supervisor.pidfd, lambda: self._executor_died(scheduler, number))
                 self.watch(number, lambda: self._executor_speaks(scheduler, number))
-            if link.wants_to_write != self._writing.get(number, False):
+            if number in self._watched and link.wants_to_write != self._writing.get(number, False):
                 self._writing[number] = link.wants_to_write
                 self._poller.register(number, _READABLE | (_WRITABLE if link.wants_to_write else 0))
         self._starts[scheduler] = supervisor.starts
 
     def _executor_speaks(self, scheduler: Scheduler, number: int) -> None:
         if not scheduler.read():
-            self._executor_died(scheduler, number)
+            # It is dead when its process is, which the other descriptor tells: nobody waits for that here.
+            self.unwatch(number)
+            scheduler.supervisor.finish()
 
     def _executor_died(self, scheduler: Scheduler, number: int) -> None:
         # What it said before it died still counts.
@@ -351,6 +345,10 @@ class Front:
             work()
         except OffloadError as error:
             self._answer(envelope, m.Refused(error.code, str(error)), b"")
+        except Exception as error:  # for all others it goes on
+            traceback.print_exc()
+            words = f"The worker failed at this: {type(error).__name__}: {error}."
+            self._answer(envelope, m.Refused("worker-failed", words), b"")
 
     def _end_session(self, session: Session) -> None:
         if session.process >= 0:
@@ -383,6 +381,14 @@ class Front:
             ["broken", self._fleet.first.broken],
             *self._fleet.counters(),
         ]
+
+
+def _survived(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception:  # what one client or executor brings about is not all others' end
+        traceback.print_exc()
+        time.sleep(_TICK_MS / 1000)
 
 
 def _busy() -> ProtocolError:

@@ -22,6 +22,10 @@ from wsl_worker.supervisor import Supervisor
 _INTERRUPT_SECONDS = 1.0
 #: How long the executor is kept free for a result that waits for room, before the next job starts.
 _HOLD_SECONDS = 1.0
+#: So many executors in a row that die while they start are no accident.
+_FAILED_STARTS = 3
+#: After an executor that could not start none is started for so long, and longer from time to time.
+_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 10.0, 300.0
 #: A client that does not ask is not kept up to date for ever.
 _MAX_EVENTS = 10_000
 
@@ -60,6 +64,8 @@ class Scheduler:
         self._kill_at: float | None = None
         self._sessions: dict[int, Session] = {}
         self._done = 0
+        self._failed_starts = 0
+        self._start_at, self._pause = 0.0, _PAUSE_SECONDS
 
     def attach(self, session: Session) -> None:
         """Let the executor map a session's pool."""
@@ -177,19 +183,34 @@ class Scheduler:
         """Fail what it was busy with, and start another."""
         if not self.supervisor.running:
             return
-        how = self.supervisor.bury()
+        was_ready, how = self.ready, self.supervisor.bury()
         self.ready, self._kill_at, self._held_until = False, None, 0.0
         self._running = None
         for job in list(self._jobs.values()):
             if job.state in (states.RUNNING, states.WAITING_FOR_OUTPUT):
                 code = "cancelled" if job.cancellers else "executor-died"
                 self._end(job, m.Failed(job.request, code, f"The worker's executor {how} during this call."))
+        self._failed_starts = 0 if was_ready else self._failed_starts + 1
+        if self._failed_starts >= _FAILED_STARTS and not self.broken:
+            self._break(f"its process {how} while it started, {self._failed_starts} times in a row.")
         self.start()
 
     def start(self) -> None:
         """Start an executor if one may be started now."""
-        if not self.supervisor.running and not self.broken and self.supervisor.may_start(time.monotonic()):
+        now = time.monotonic()
+        if self.supervisor.running or now < self._start_at or not self.supervisor.may_start(now):
+            return
+        self.broken = ""  # what was in the way may be gone
+        try:
             self.supervisor.start()
+        except OSError as error:  # there are too many descriptors or processes for the moment
+            self._break(f"it cannot be started: {error}.")
+
+    def _break(self, words: str) -> None:
+        """Start none for some time, longer from time to time, and say why meanwhile."""
+        self.broken = words
+        self._start_at = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
 
     def stop(self) -> None:
         """End the executor."""
@@ -204,7 +225,8 @@ class Scheduler:
         if not self.supervisor.running:
             for job in list(self._queue):
                 self._queue.leave(job)
-                words = "The worker's executor died too often in a row and is not started for the moment."
+                why = self.broken or "it died too often in a row."
+                words = f"The worker's executor is not started for the moment: {why}"
                 self._end(job, m.Failed(job.request, "executor-died", words))
         self._start_next()
 
@@ -223,7 +245,7 @@ class Scheduler:
             ["running", int(self._running is not None)],
             ["done", self._done],
             ["executor_starts", self.supervisor.starts],
-            ["executor_pid", self.supervisor.process.pid if self.supervisor.process else -1],
+            ["executor_pid", self.supervisor.process.pid if self.supervisor.process else None],
             ["ready", self.ready],
         ]
 
@@ -231,13 +253,13 @@ class Scheduler:
         kind, *fields = head
         if kind == "ready":
             self.engines, self.packages, self.others, self.node, self.follows = fields
-            self.ready = True
+            self.ready, self._failed_starts, self._pause = True, 0, _PAUSE_SECONDS
             for session in list(self._sessions.values()):
                 self.attach(session)
             self._start_next()
             return
         if kind == "broken":
-            self.broken = str(fields[0])
+            self._break(str(fields[0]))
             return
         job = self._jobs.get(fields[0])
         if kind == "progress":

@@ -17,6 +17,7 @@ _STABLE_SECONDS = 10.0
 #: So many bad starts in a row mean that the next one waits.
 _BAD_STARTS = 5
 _PAUSE_SECONDS = 10.0
+_END_SECONDS = 10.0
 
 
 class Supervisor:
@@ -39,6 +40,7 @@ class Supervisor:
         self.pidfd = -1
         self._started_at = 0.0
         self._bad_starts = 0
+        self._excused = False
         self.starts = 0
 
     @property
@@ -53,7 +55,8 @@ class Supervisor:
     def start(self) -> Link:
         """Start an executor and return the link to it."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
+        with theirs, contextlib.ExitStack() as otherwise:
+            otherwise.callback(ours.close)
             # -P: modules of the directory that the client happens to be in are not the worker's.
             command = [sys.executable, "-P", "-m", "wsl_worker.executor", str(theirs.fileno())]
             self.process = subprocess.Popen(
@@ -66,6 +69,8 @@ class Supervisor:
                 # Out of the terminal's group: Ctrl-C there is the client's business.
                 start_new_session=True,
             )
+            otherwise.pop_all()
+        self._excused = False
         self.pidfd = os.pidfd_open(self.process.pid)
         self.link = Link(ours, blocking=False)
         self._started_at = time.monotonic()
@@ -79,7 +84,12 @@ class Supervisor:
                 self.process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """End the executor at once; `buried` follows when its death is seen."""
+        """End the executor at once, which is not its fault; `bury` follows when its death is seen."""
+        self._excused = True
+        self.finish()
+
+    def finish(self) -> None:
+        """Make sure that an executor ends that is about to: it may still have to free what it has on a device."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
@@ -90,12 +100,14 @@ class Supervisor:
         assert self.link is not None
         self.process.kill()
         code = self.process.wait()
-        self._bad_starts = 0 if time.monotonic() - self._started_at > _STABLE_SECONDS else self._bad_starts + 1
+        if not self._excused:
+            lived = time.monotonic() - self._started_at
+            self._bad_starts = 0 if lived > _STABLE_SECONDS else self._bad_starts + 1
         os.close(self.pidfd)
         self.link.close()
         self.process, self.link, self.pidfd = None, None, -1
         if code < 0:
-            return f"was ended by signal {-code} ({signal.Signals(-code).name})"
+            return f"was ended by signal {-code} ({signal.strsignal(-code) or 'unknown'})"
         if code == DEVICE_LOST:
             return "lost its device, which no longer answered,"
         return f"ended with exit code {code}"
@@ -103,4 +115,7 @@ class Supervisor:
     def stop(self) -> None:
         """End the executor, for good."""
         if self.process is not None:
-            self.bury()
+            self.process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a device that hangs is not waited for
+                self.process.wait(_END_SECONDS)
+                self.bury()

@@ -205,12 +205,20 @@ def _put_tree(
     n_features: int, n_classes: Array, n_outputs: int, max_depth: int, node_count: int, nodes: Array, values: Array
 ) -> Any:
     # The constructor allocates by these numbers, so they are checked before it is called.
-    nodes, n_classes = np.array(nodes), np.array(n_classes)
+    nodes, n_classes = _without_padding(nodes), np.array(n_classes)
     checks.check_tree(n_features, n_classes, n_outputs, max_depth, node_count, nodes, values, _LAYOUTS["tree"])
     tree = Tree(n_features, n_classes, n_outputs)
     state = {"max_depth": max_depth, "node_count": node_count, "nodes": nodes, "values": np.ascontiguousarray(values)}
     tree.__setstate__(state)
     return tree
+
+
+def _without_padding(nodes: Array) -> Array:
+    """Return a copy whose padding is zero: numpy leaves in it what lay in that memory before, and pickles hold it."""
+    copy: Array = np.zeros(nodes.shape, nodes.dtype)
+    for name in nodes.dtype.names or ():
+        copy[name] = nodes[name]
+    return copy
 
 
 def _take_neighbors(tree: Any) -> Sequence[Any]:
@@ -221,7 +229,7 @@ def _take_neighbors(tree: Any) -> Sequence[Any]:
 def _put_neighbors(cls: type[Any]) -> Callable[..., Any]:
     def put(*parts: Any) -> Any:
         data, index, nodes, bounds, *numbers, metric, weights = parts
-        index, nodes = np.array(index), np.array(nodes)
+        index, nodes = np.array(index), _without_padding(nodes)
         if type(metric).__name__ not in _METRICS:
             raise RemoteProtocolError("A neighbors tree has no metric.")
         name, _, vector, matrix = _take_metric(metric)

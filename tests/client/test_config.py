@@ -289,3 +289,8 @@ def test_config_context_refuses_what_neither_knows_where_it_is_written(
 ) -> None:
     with pytest.raises(error, match=words):
         sklearn_wsl_gpu.config_context(**settings)
+
+
+def test_verbose_may_be_true_and_one_class_may_be_named_without_a_list() -> None:
+    assert config.resolve({"verbose": True}).verbose == 1
+    assert config.resolve({"include": KMeans}).include == frozenset({"KMeans"})

@@ -170,6 +170,22 @@ def test_a_worker_that_does_not_answer_gets_no_other_beside_it(
     assert _json(capsys, "status", "--keys", keys)["workers"][0]["pid"] == pid
 
 
+def test_a_worker_whose_start_is_interrupted_does_not_stay(
+    keys: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(endpoint: str, directory: Path) -> None:
+        raise KeyboardInterrupt
+
+    before = {child.pid for child in psutil.Process().children()}
+    with monkeypatch.context() as patch:
+        patch.setattr(standing, "look", interrupt)
+        assert main(["worker", "start", "--keys", keys]) == 130
+
+    assert {child.pid for child in psutil.Process().children()} == before
+    assert not kept.path_in(Path(keys)).exists()
+    assert main(["worker", "status", "--keys", keys]) == 1
+
+
 @pytest.mark.parametrize(
     ("between", "command"),
     [(False, "kill {pid}"), (True, "wsl -d Ubuntu-24.04 --exec kill {pid}")],
@@ -326,7 +342,7 @@ def test_the_pool_of_a_client_is_grown_and_shrunk_from_a_terminal(
         pool = sessions.obtain(session.settings).pool
 
         assert main(["pool", "grow", "8MiB", "--keys", keys]) == 0
-        assert "1 sessions grow by 8.4 MB with their next call" in capsys.readouterr().out
+        assert "Sessions that grow by 8.4 MB with their next call: 1" in capsys.readouterr().out
         StandardScaler().fit(np.eye(3))
         until(lambda: pool.pool_bytes == 20 * 2**20)
         assert main(["pool", "shrink", "--session", "1", "--keys", keys, "--json"]) == 0

@@ -95,20 +95,54 @@ shutdown()
 """
 
 
-def test_an_engine_of_somebody_else_is_used_by_its_name(tmp_path: Path) -> None:
-    (tmp_path / "doubling.py").write_text(ENGINE)
+def _run_with(tmp_path: Path, engine: str, program: str) -> subprocess.CompletedProcess[str]:
+    (tmp_path / "doubling.py").write_text(engine)
     info = tmp_path / "doubling-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: doubling\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[sklearn_wsl_gpu.engines]\ndoubling = doubling:Doubling\n")
-
-    ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+    return subprocess.run(
+        [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+CRASHING = """
+import os
+from wsl_worker.engines.cpu import CpuEngine
+
+class Doubling(CpuEngine):
+    name = "doubling"
+
+    def __init__(self, device="auto"):
+        os.abort()
+"""
+
+TWICE = """
+import numpy as np
+from sklearn.preprocessing import MaxAbsScaler
+from sklearn_wsl_gpu import offload
+
+with offload(engine="doubling", fallback="quiet") as session:
+    for _ in range(2):
+        MaxAbsScaler().fit(np.eye(3))
+for call in session.report().calls:
+    print(call.reason.words)
+"""
+
+
+def test_an_engine_that_crashes_when_it_starts_is_told_of_and_not_waited_for_at_every_call(tmp_path: Path) -> None:
+    ran = _run_with(tmp_path, CRASHING, TWICE)
+
+    words = "The worker's engine does not start: its process was ended by signal 6 (Aborted) while it started"
+    assert [line.partition(",")[0] for line in ran.stdout.splitlines()] == [words] * 2, ran.stderr
+
+
+def test_an_engine_of_somebody_else_is_used_by_its_name(tmp_path: Path) -> None:
+    ran = _run_with(tmp_path, ENGINE, PROGRAM)
 
     assert (ran.stdout, ran.stderr) == ("2.0 {'doubling'}\n1.0 {'cpu'}\n", "")
 

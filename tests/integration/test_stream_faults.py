@@ -129,7 +129,7 @@ def test_an_executor_that_dies_in_the_middle_of_a_transfer_costs_at_most_one_cal
             happened = _in_the_middle(patch, way, lambda: os.kill(victim, signal.SIGKILL))
             np.testing.assert_array_equal(StandardScaler().fit_transform(LARGE), SCALED)
         assert happened
-        until(lambda: session.status()["executor_pid"] not in (victim, -1))
+        until(lambda: session.status()["executor_pid"] not in (victim, None))
         np.testing.assert_array_equal(StandardScaler().fit_transform(LARGE), SCALED)
     assert session.report().calls[-1].where == "worker"
 

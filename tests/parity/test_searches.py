@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.exceptions import FitFailedWarning
+from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score, make_scorer
@@ -325,3 +326,20 @@ def test_the_progress_of_a_search_is_told_when_asked_for(capsys: pytest.CaptureF
         search = GridSearchCV(SVC(), GRID, cv=2).fit(X, CLASSES)
 
     assert f"6 of 6 fits, best score so far {search.best_score_:.4g}" in capsys.readouterr().err
+
+
+def test_a_warning_that_is_an_error_fails_the_fit_that_gives_it_and_no_other() -> None:
+    def search() -> GridSearchCV:
+        return GridSearchCV(LogisticRegression(), {"max_iter": [2, 1000]}, cv=2).fit(X, CLASSES)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", ConvergenceWarning)
+        local = search()
+        with offload(fallback="raise") as session:
+            remote = search()
+
+    assert remote.best_params_ == local.best_params_ == {"max_iter": 1000}
+    np.testing.assert_array_equal(remote.cv_results_["mean_test_score"], local.cv_results_["mean_test_score"])
+    first = session.report().calls[0]
+    assert (first.where, first.reason and first.reason.code) == ("in parts", "warning-is-error")

@@ -23,6 +23,10 @@ _random = np.random.default_rng(0)
 TABLES = {
     "one block": pd.DataFrame(np.asfortranarray(_random.normal(size=(60, 4)))),
     "columns": pd.DataFrame({name: _random.normal(size=60) for name in "abcd"}),
+    "bools beside numbers": pd.DataFrame(
+        {"a": _random.normal(size=60), "b": _random.random(60) > 0.5, "c": _random.integers(0, 9, 60)}
+    ),
+    "bools beside whole numbers": pd.DataFrame({"b": _random.random(60) > 0.5, "c": _random.integers(0, 9, 60)}),
 }
 Y = pd.Series(_random.normal(size=60), name="y")
 WEIGHTS = pd.DataFrame({"other": Y, "weights": _random.uniform(0.5, 2, size=60)})["weights"]

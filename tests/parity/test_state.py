@@ -8,12 +8,13 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import BaseEstimator, clone
 from sklearn.cluster import KMeans
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import Lasso, LinearRegression, LogisticRegression
 from sklearn.neighbors import KNeighborsRegressor, NearestNeighbors
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -267,3 +268,19 @@ def test_what_an_earlier_fit_has_left_is_part_of_what_a_prediction_sees() -> Non
     sent = [call.bytes_sent for call in session.report().calls]
     assert sent[1] > sent[2]  # the worker's own model lacks what was left, so the whole state went, once
     np.testing.assert_array_equal(model.left_by_another_, np.arange(3))
+
+
+@pytest.mark.parametrize(
+    "make_model",
+    [lambda: RandomForestClassifier(3, random_state=0), lambda: IsolationForest(n_estimators=3, random_state=0)],
+)
+def test_trees_are_the_same_to_the_last_byte_and_so_are_their_hashes(make_model: Callable[[], Any]) -> None:
+    local = make_model().fit(X, CLASSES)
+    with on_the_worker():
+        remote = [make_model().fit(X, CLASSES) for _ in range(2)]
+
+    for model in remote:
+        for mine, theirs in zip(local.estimators_, model.estimators_, strict=True):
+            nodes = (tree.tree_.__getstate__()["nodes"].tobytes() for tree in (mine, theirs))
+            assert len(set(nodes)) == 1
+    assert joblib.hash(remote[0]) == joblib.hash(remote[1])

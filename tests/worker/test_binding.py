@@ -19,13 +19,14 @@ from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from sklearn_wsl_gpu.errors import Reason, Unsupported
+from sklearn_wsl_gpu.errors import EngineError, Reason, Unsupported
 from sklearn_wsl_gpu.estimators import GRAPHS, METHODS, Row
 from sklearn_wsl_gpu.state import Encoder, objects
 from sklearn_wsl_gpu.state.splits import Rows
 from sklearn_wsl_gpu.support import Request
 from tests.parity.cases import CLASSES, NUMBERS, X
 from wsl_worker.binding import Binding, unabandoned
+from wsl_worker.engines.base import DeviceLost
 from wsl_worker.engines.cpu import CpuEngine
 from wsl_worker.fits import Fits
 from wsl_worker.resident import Resident, give_back
@@ -180,12 +181,46 @@ def test_a_part_that_no_engine_takes_abandons_the_whole_also_where_scikit_learn_
         )  # fmt: skip
 
 
-def test_an_error_of_the_data_is_what_scikit_learn_takes_it_for() -> None:
+def test_an_error_of_an_engine_ends_the_whole_for_scikit_learn_may_have_none() -> None:
     binding = Binding([_Engine()])
     model = _load(binding, make_pipeline(StandardScaler(), Ridge(alpha=-1.0)))
 
-    with pytest.raises(ValueError, match="'alpha' parameter of Ridge"):
+    with pytest.raises(EngineError, match=r"Ridge.fit failed by made-up: .*'alpha' parameter of Ridge"):
         binding.call(model, "fit", [X, NUMBERS], {})
+
+
+def test_an_error_of_plain_scikit_learn_is_what_it_takes_it_for() -> None:
+    binding = Binding([_Engine("StandardScaler"), CpuEngine()])
+    model = _load(binding, make_pipeline(StandardScaler(), Ridge(alpha=-1.0)))
+
+    with pytest.raises(ValueError, match=r"^The 'alpha' parameter of Ridge"):
+        binding.call(model, "fit", [X, NUMBERS], {})
+
+
+@pytest.mark.parametrize(("is_usable", "wanted"), [(True, MemoryError), (False, DeviceLost)])
+def test_an_error_of_a_device_is_what_it_means(
+    is_usable: bool, wanted: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = _Engine()
+    binding = Binding([engine])
+    model = _load(binding, make_pipeline(StandardScaler(), Ridge()))
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("cudaErrorMemoryAllocation")
+
+    monkeypatch.setattr(engine, "call", fail)
+    monkeypatch.setattr(engine, "is_usable", lambda: is_usable)
+    with pytest.raises(wanted, match="cudaErrorMemoryAllocation"):
+        binding.call(model, "fit", [X, NUMBERS], {})
+
+
+def test_classes_are_made_once_for_the_same_engines() -> None:
+    engine = _Engine()
+    before = len(objects.ESTIMATOR_NAMES)
+    for _ in range(3):
+        _load(Binding([engine]), make_pipeline(StandardScaler(), Ridge()))
+
+    assert len(objects.ESTIMATOR_NAMES) == before + 2
 
 
 def test_all_fits_of_a_search_share_the_data_on_the_device() -> None:

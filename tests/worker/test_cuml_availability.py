@@ -13,6 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn_wsl_gpu import offload
 from sklearn_wsl_gpu.estimators import ROWS
 from sklearn_wsl_gpu.testing import assert_same
+from wsl_worker.engines.base import is_exhausted
 from wsl_worker.engines.cuml import CumlEngine, bound, memory
 
 random = np.random.default_rng(11)
@@ -39,7 +40,7 @@ def test_a_pool_leaves_the_device_some_memory_and_can_grow(gigabytes: float) -> 
     ],
 )
 def test_a_full_device_is_told_from_other_failures(error: Exception, says: bool) -> None:
-    assert memory.is_exhausted(error) is says
+    assert is_exhausted(error) is says
 
 
 def test_arguments_are_known_by_the_names_of_scikit_learns_method() -> None:

@@ -26,7 +26,7 @@ from sklearn_wsl_gpu.support.array_api import DTYPES, TABLE
 from sklearn_wsl_gpu.support.entry import TEXT
 from wsl_worker.engines import scores
 from wsl_worker.engines.base import Engine
-from wsl_worker.engines.devices import count_gpus
+from wsl_worker.engines.devices import answers, count_gpus
 from wsl_worker.engines.staging import Ahead, ToCupy, to_cupy
 
 Array = Any
@@ -77,6 +77,22 @@ class ArrayApiEngine(Engine):
     @property
     def arrays(self) -> str:
         return str(self._namespace.__name__.rpartition(".")[2])
+
+    def is_usable(self) -> bool:
+        if self.arrays == "cupy":
+            return answers(importlib.import_module("cupy"))
+        if self._device.type == "cuda":
+            try:
+                importlib.import_module("torch").cuda.synchronize(self._device)
+            except RuntimeError:
+                return False
+        return True
+
+    def free(self) -> None:
+        if self.arrays == "cupy":
+            importlib.import_module("cupy").get_default_memory_pool().free_all_blocks()
+        elif self._device.type == "cuda":
+            importlib.import_module("torch").cuda.empty_cache()
 
     @classmethod
     def unavailable(cls, device: str) -> str | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from sklearn_wsl_gpu.errors import EngineError, Reason, Unsupported
+from sklearn_wsl_gpu.errors import EngineError, OffloadError, Reason, Unsupported
 from sklearn_wsl_gpu.estimators import Row
 from sklearn_wsl_gpu.support import Request
 from wsl_worker.engines.staging import Ahead
@@ -18,6 +19,17 @@ class DeviceLost(EngineError):
     """The device does not answer any more: no call will succeed in this process, which is to be replaced."""
 
     code = "device-lost"
+
+
+#: In the words of libraries of a device, and of PyTorch on the CPU.
+_EXHAUSTED = (
+    "out_of_memory", "out of memory", "cudaErrorMemoryAllocation", "bad_alloc", "can't allocate memory",
+)  # fmt: skip
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Tell whether an error says that there is no memory left."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _EXHAUSTED)
 
 
 class Engine(ABC):
@@ -51,6 +63,30 @@ class Engine(ABC):
     def devices(cls) -> list[str]:
         """Return the names of this machine's devices that it could compute on, that of ``"auto"`` first."""
         return ["cpu"]
+
+    def is_usable(self) -> bool:
+        """Answer whether its device still answers: after some errors none does any more in the same process."""
+        return True
+
+    def free(self) -> None:
+        """Give back what memory its libraries keep for later."""
+        return None
+
+    @contextlib.contextmanager
+    def understood(self) -> Iterator[None]:
+        """Turn what is raised inside into a `DeviceLost` or a `MemoryError` where that is what it means."""
+        try:
+            yield
+        except OffloadError:
+            raise
+        except Exception as error:
+            if not self.is_usable():
+                raise DeviceLost(f"The device no longer answers: {error}") from error
+            if is_exhausted(error):
+                self.free()
+                if not isinstance(error, MemoryError):
+                    raise MemoryError(str(error)) from error
+            raise
 
     @property
     def arrays(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 
 def count_gpus() -> int:
@@ -29,6 +30,15 @@ def bus_id(number: int) -> str:
     if driver is None or driver.cuDeviceGet(ctypes.byref(device), number):
         return ""
     return "" if driver.cuDeviceGetPCIBusId(text, len(text), device) else text.value.decode("ascii", "replace")
+
+
+def answers(cupy: Any) -> bool:
+    """Tell whether the device that CuPy uses still answers."""
+    try:
+        cupy.cuda.runtime.deviceSynchronize()
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return False
+    return True
 
 
 def _driver() -> ctypes.CDLL | None:

@@ -22,7 +22,7 @@ from sklearn_wsl_gpu.state import objects
 from sklearn_wsl_gpu.support import Request
 from sklearn_wsl_gpu.support.cuml import RELEASE, TABLE
 from wsl_worker.engines import scores
-from wsl_worker.engines.base import DeviceLost, Engine
+from wsl_worker.engines.base import Engine
 from wsl_worker.engines.devices import count_gpus
 from wsl_worker.engines.staging import LEAST_BYTES, Ahead, to_cupy
 
@@ -80,6 +80,11 @@ class CumlEngine(Engine):
     @property
     def arrays(self) -> str:
         return "cupy"
+
+    def is_usable(self) -> bool:
+        from wsl_worker.engines.cuml import memory
+
+        return memory.is_usable()
 
     @classmethod
     def unavailable(cls, device: str) -> str | None:
@@ -202,23 +207,13 @@ def as_scikit_learn(row: Row, method: str, value: Any, X: Any) -> Any:
 
 @contextlib.contextmanager
 def translated(name: str) -> Iterator[None]:
-    """Turn what cuML raises into this package's errors, where it is not about the data."""
+    """Turn what cuML does not take into this package's error."""
     from cuml.internals.interop import UnsupportedOnCPU, UnsupportedOnGPU
-
-    from wsl_worker.engines.cuml import memory
 
     try:
         yield
     except (UnsupportedOnGPU, UnsupportedOnCPU) as error:
         raise Unsupported(f"{name} by cuml: {error}.", "unsupported-by-engine") from error
-    except Unsupported:
-        raise
-    except Exception as error:
-        if not memory.is_usable():
-            raise DeviceLost(f"The GPU no longer answers: {error}") from error
-        if memory.is_exhausted(error) and not isinstance(error, MemoryError):
-            raise MemoryError(str(error)) from error
-        raise
 
 
 def _as_array(value: Any) -> Any:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
+from wsl_worker.engines.devices import answers
 from wsl_worker.engines.staging import to_cupy
 
 #: What libraries take beside the pool: their handles, and kernels that are loaded when first used.
 _RESERVE_BYTES = 512 * 2**20
 _UNIT = 256
-_EXHAUSTED = ("out_of_memory", "out of memory", "cudaErrorMemoryAllocation", "bad_alloc")
 
 
 def pool_sizes(free: int) -> tuple[int, int]:
@@ -31,20 +32,9 @@ def use_device(number: int) -> None:
     rmm.mr.set_current_device_resource(pool)
 
 
-def is_exhausted(error: BaseException) -> bool:
-    """Tell whether an error says that the device has no memory left."""
-    return isinstance(error, MemoryError) or any(words in str(error) for words in _EXHAUSTED)
-
-
 def is_usable() -> bool:
-    """Tell whether the device still answers: after some errors it never does again in this process."""
-    import cupy
-
-    try:
-        cupy.cuda.runtime.deviceSynchronize()
-    except cupy.cuda.runtime.CUDARuntimeError:
-        return False
-    return True
+    """Tell whether the device still answers."""
+    return answers(import_module("cupy"))
 
 
 def to_device(value: Any) -> Any:

@@ -1,0 +1,153 @@
+"""What becomes of executors that do not start, or are ended, and that the front survives what nobody foresaw."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any, cast
+
+import pytest
+
+from sklearn_wsl_gpu.errors import ProtocolError
+from sklearn_wsl_gpu.protocol import messages as m
+from wsl_worker import front, scheduler
+from wsl_worker.front import Front
+from wsl_worker.scheduler import Scheduler
+from wsl_worker.supervisor import Supervisor
+
+
+class _Supervisor:
+    """Starts nothing, and counts how often."""
+
+    link = None
+    process = None
+
+    def __init__(self) -> None:
+        self.starts = 0
+        self.running = False
+        self.refusal: OSError | None = None
+
+    def may_start(self, now: float) -> bool:
+        return True
+
+    def start(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.starts += 1
+        self.running = True
+
+    def bury(self) -> str:
+        self.running = False
+        return "was ended by signal 6 (Aborted)"
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    clock = _Clock()
+    monkeypatch.setattr(scheduler, "time", clock)
+    return clock
+
+
+def _made() -> tuple[Scheduler, _Supervisor]:
+    supervisor = _Supervisor()
+    return Scheduler(cast(Supervisor, supervisor)), supervisor
+
+
+def test_executors_that_die_while_they_start_are_told_of_and_tried_again_after_a_pause(clock: _Clock) -> None:
+    mine, supervisor = _made()
+    mine.start()
+    for _ in range(3):
+        assert mine.broken == ""
+        mine.executor_died()
+
+    assert mine.broken == "its process was ended by signal 6 (Aborted) while it started, 3 times in a row."
+    assert supervisor.starts == 3
+    clock.now += 9.0
+    mine.tick(clock.now)
+    assert supervisor.starts == 3
+    clock.now += 2.0
+    mine.tick(clock.now)
+    assert (supervisor.starts, mine.broken) == (4, "")
+
+
+def test_an_engine_that_says_that_it_does_not_start_is_tried_again_after_longer_and_longer_pauses(
+    clock: _Clock,
+) -> None:
+    mine, supervisor = _made()
+    waited = []
+    for _ in range(8):
+        mine.tick(clock.now)
+        assert supervisor.running
+        mine._heard(["broken", "RuntimeError: out of memory"], b"")
+        mine.executor_died()
+        assert mine.broken == "RuntimeError: out of memory"
+        begin = clock.now
+        while not supervisor.running:
+            clock.now += 5.0
+            mine.tick(clock.now)
+        waited.append(clock.now - begin)
+
+    assert waited == [10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0, 300.0]
+    mine._heard(["ready", [], [], [], -1, False], b"")
+    assert mine.broken == ""
+    mine.executor_died()
+    assert supervisor.running  # one that was ready is replaced at once
+
+
+def test_an_executor_that_cannot_be_started_for_want_of_descriptors_is_started_later(clock: _Clock) -> None:
+    mine, supervisor = _made()
+    supervisor.refusal = OSError(24, "Too many open files")
+    mine.start()
+
+    assert mine.broken == "it cannot be started: [Errno 24] Too many open files."
+    supervisor.refusal = None
+    clock.now += 11.0
+    mine.tick(clock.now)
+    assert supervisor.running
+
+
+def test_executors_that_the_worker_itself_ends_do_not_count_as_bad_ones() -> None:
+    mine = Supervisor("cpu", "auto", 2**20)
+
+    def end(how: Any) -> None:
+        mine.start().close()
+        how()
+        mine.bury()
+
+    for _ in range(6):
+        end(mine.kill)
+    assert mine.may_start(time.monotonic())
+    for _ in range(5):
+        end(lambda: mine.process and os.kill(mine.process.pid, signal.SIGKILL))
+    assert not mine.may_start(time.monotonic())
+
+
+def test_an_error_that_nobody_foresaw_is_told_to_its_client_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[m.Message] = []
+    mine = Front.__new__(Front)
+    monkeypatch.setattr(mine, "_answer", lambda envelope, message, body: told.append(message))
+    monkeypatch.setattr(front, "_TICK_MS", 0)
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    mine._guarded([b"client"], lambda: fail(OSError(24, "Too many open files")))
+    mine._guarded([b"client"], lambda: fail(ProtocolError("It is none.", "unknown-session")))
+    front._survived(lambda: fail(ValueError("in a watcher")))
+
+    assert told == [
+        m.Refused("worker-failed", "The worker failed at this: OSError: [Errno 24] Too many open files."),
+        m.Refused("unknown-session", "It is none."),
+    ]
+    assert "in a watcher" in capsys.readouterr().err
