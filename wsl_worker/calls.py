@@ -239,7 +239,9 @@ class Calls:
         target = Target(row, call, views, arguments, space if call.engine == "cpu" else None)
         generators = _Generators(decoder.generators, call.generator)
         watch = told(model, tell, call.watched) if call.watched >= 0 else None
-        may_repeat = call.method != "partial_fit" and not target.in_use
+        # A second fit would go on from where the first one failed.
+        goes_on = call.method == "partial_fit" or _is_warm(row, attributes or {})
+        may_repeat = not goes_on and not target.in_use
         try:
             with _Surroundings(call, self._backend, watch) as around, target.overwriting(model):
                 value = self._compute(
@@ -293,6 +295,12 @@ class Calls:
 def _needs_binding(engines: Sequence[Engine]) -> bool:
     # Plain scikit-learn computes the parts of an estimator by itself.
     return any(engine.name != "cpu" for engine in engines)
+
+
+def _is_warm(row: Row, attributes: Mapping[str, Any]) -> bool:
+    return bool(attributes.get("warm_start")) or any(
+        getattr(part, "warm_start", False) for _, part in walk(row, attributes)
+    )
 
 
 def _keeps_input(row: Row, attributes: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from sklearn_wsl_gpu.protocol import states
 from sklearn_wsl_gpu.waiting import Queue, Waits
 from wsl_worker.arrivals import Arrival
 from wsl_worker.link import LinkClosed
-from wsl_worker.sessions import MAX_QUEUED, Envelope, Job, Session
+from wsl_worker.sessions import MAX_QUEUED, MAX_QUEUED_IN_ALL, Envelope, Job, Session
 from wsl_worker.supervisor import Supervisor
 
 #: An executor that does not hear an interrupt within this time is replaced.
@@ -109,7 +109,8 @@ class Scheduler:
         if call.request in session.jobs:
             self.wait(session, m.Wait(call.session, call.request), envelope)
             return
-        if len(self._queue) >= MAX_QUEUED:
+        queued = len(self._queue)
+        if queued >= MAX_QUEUED_IN_ALL or sum(job.session is session for job in self._queue) >= MAX_QUEUED:
             self.answer(envelope, m.Failed(call.request, "queue-full", "The worker's queue is full; try again."), b"")
             return
         now = time.monotonic()
@@ -162,6 +163,8 @@ class Scheduler:
         if not job.ended:
             if job in self._queue:
                 self._queue.leave(job)
+            if job.state == states.WAITING_FOR_OUTPUT:
+                self._held_until = 0.0
             self._send(["drop", job.number])
             self._end(job, m.Failed(job.request, "cancelled", "The call was cancelled."))
         self.answer(envelope, m.Cancelled(cancel.request), b"")

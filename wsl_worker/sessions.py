@@ -32,6 +32,8 @@ MAX_SESSIONS = 256
 MAX_SEGMENTS = 64
 #: Requests of one session that may wait at once; each holds a span of the client's pool.
 MAX_QUEUED = 256
+#: Of all sessions together.
+MAX_QUEUED_IN_ALL = 16 * MAX_QUEUED
 #: What one report shows, of all sessions together; so it is made in time, and fits in a message.
 MAX_SHOWN_SLOTS, MAX_SHOWN_SEGMENTS = 4096, 256
 

@@ -17,7 +17,7 @@ _SAME_AS_CUDA = ("cuda-python", "cuda-bindings")
 #: It is for all releases of CUDA, and cuML goes by its version.
 _FOR_ALL = "numba-cuda"
 #: Versions of these are told: the two sides, or people who help, compare them.
-_TOLD = ("sklearn-wsl-gpu", "scikit-learn", "numpy", "scipy", "pyzmq", "msgpack")
+_TOLD = ("sklearn-wsl-gpu", "scikit-learn", "numpy", "scipy", "pandas", "pyzmq", "msgpack")
 
 
 def installed() -> dict[str, str]:

@@ -39,7 +39,7 @@ def reach(**arguments: Any) -> None:
         session = sessions.obtain(config.resolve(arguments))
         tell(open_seconds=time.perf_counter() - begin, endpoint=session.where.endpoint, engines=list(session.engines))
         tell(reach_seconds=launch.reach_seconds(session.where))
-        tell(versions={name: session.version(name) for name in ("sklearn_wsl_gpu", "scikit-learn")})
+        tell(versions={name: session.version(name) for name in ("sklearn_wsl_gpu", "scikit-learn", "pandas")})
         trips = []
         for _ in range(_TRIPS):
             begin = time.perf_counter()

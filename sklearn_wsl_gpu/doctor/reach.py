@@ -80,6 +80,11 @@ def judge_versions(facts: Mapping[str, Any], here: Mapping[str, str], there: Map
     wrong = [name for name in there if name in ("numpy", "sklearn-wsl-gpu") and there[name] != here.get(name)]
     if wrong and any(minor(there[name]) != minor(here.get(name, "")) for name in wrong):
         return warning(evidence, "Install equal versions: sklearn-wsl-gpu setup does that in WSL.")
+    if here.get("pandas", "") not in ("", there.get("pandas")):
+        return information(
+            f"{evidence}. Pipelines and searches on DataFrames go in parts.",
+            f"If you have such: install pandas {here['pandas']} on the worker's side, or the worker's on this one.",
+        )
     return ok(evidence)
 
 

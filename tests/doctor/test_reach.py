@@ -59,6 +59,17 @@ def test_versions_of_both_sides(there: dict[str, str], result: str) -> None:
         assert f"{name} {number}" in finding.evidence or f"{number} there" in finding.evidence
 
 
+@pytest.mark.parametrize(
+    ("here", "there", "result"),
+    [("3.1.1", "3.1.1", "ok"), ("3.1.1", "2.3.0", "information"), ("3.1.1", "", "information"), ("", "2.3.0", "ok")],
+)
+def test_another_pandas_is_told_with_what_it_costs(here: str, there: str, result: str) -> None:
+    finding = reach.judge_versions({}, {**_HERE, "pandas": here}, {**_HERE, "pandas": there})
+
+    assert finding.result == result
+    assert ("DataFrames go in parts" in finding.evidence) is (result != "ok")
+
+
 def test_versions_that_a_worker_refuses() -> None:
     finding = reach.judge_versions({"code": "version-mismatch", "error": "The worker speaks protocol 4."}, _HERE, {})
 

@@ -10,10 +10,12 @@ from typing import Any, cast
 import pytest
 
 from sklearn_wsl_gpu.errors import ProtocolError
+from sklearn_wsl_gpu.pool import Geometry
 from sklearn_wsl_gpu.protocol import messages as m
 from wsl_worker import front, scheduler
 from wsl_worker.front import Front
 from wsl_worker.scheduler import Scheduler
+from wsl_worker.sessions import MAX_QUEUED, Session, Sessions
 from wsl_worker.supervisor import Supervisor
 
 
@@ -151,3 +153,19 @@ def test_an_error_that_nobody_foresaw_is_told_to_its_client_and_ends_nothing(
         m.Refused("unknown-session", "It is none."),
     ]
     assert "in a watcher" in capsys.readouterr().err
+
+
+def test_a_session_whose_requests_fill_the_queue_is_in_nobody_elses_way() -> None:
+    mine, _ = _made()
+    told: list[Any] = []
+    mine.answer = lambda envelope, message, body: told.append(message)
+    sessions = [Sessions().open(number, "user", 1, -1, Geometry(4096, 1, 1, 0), -1, 0.0) for number in (1, 2)]
+
+    def call(session: Session, number: int) -> None:
+        mine.call(session, m.Call(session.token, number, None, None, "normal"), b"", [b"client"])
+
+    for number in range(MAX_QUEUED + 1):
+        call(sessions[0], number)
+    call(sessions[1], 0)
+
+    assert [(message.request, message.code) for message in told] == [(MAX_QUEUED, "queue-full")]
