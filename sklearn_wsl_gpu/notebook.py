@@ -48,13 +48,20 @@ def run_cell(shell: Any, line: str, cell: str) -> None:
         raise error
 
 
+def _literal(name: str, value: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(value)
+    except ValueError:
+        raise ValueError(f"{name} has to be written out; variables are not looked up") from None
+
+
 def _settings(line: str) -> dict[str, Any]:
     try:
-        call = ast.parse(f"offload({line})", mode="eval").body
+        call = ast.parse(f"offload({line}\n)", mode="eval").body
         assert isinstance(call, ast.Call)
         if call.args or any(keyword.arg is None for keyword in call.keywords):
             raise ValueError("only name=value")
-        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        return {str(keyword.arg): _literal(str(keyword.arg), keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError, AssertionError) as error:
         raise ConfigurationError(
             f"%%offload {line}: write settings as the arguments of offload(), such as "

@@ -25,7 +25,7 @@ RESERVE_CHUNK_BYTES = 2 * 1024 * 1024
 _HEADROOM = 0.1
 
 _MADV_POPULATE_WRITE = 23
-_MAP_FIXED = 0x10
+_MAP_NORESERVE, _MREMAP_MAYMOVE_FIXED = 0x4000, 3
 _HAS_MEMFD = sys.platform == "linux" and hasattr(os, "memfd_create")
 _FITTING = "on a local NTFS drive" if sys.platform == "win32" else "on a memory file system, such as /dev/shm,"
 
@@ -146,19 +146,21 @@ def make_private() -> None:
 
     The pages are mapped anew at the same addresses, and copied when they are first written to.
     """
-    if sys.platform == "win32" or not _mapped:
+    if sys.platform != "linux" or not _mapped:
         return
-    map_there = ctypes.CDLL(None).mmap
-    map_there.restype = ctypes.c_void_p
-    map_there.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.mremap.argtypes = [ctypes.c_void_p, *[ctypes.c_size_t] * 2, ctypes.c_int, ctypes.c_void_p]
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
     for mapped, descriptor in [item for item in _mapped.items() if not item[0].closed]:
-        map_there(
-            address_of(mapped), len(mapped), mmap.PROT_READ | mmap.PROT_WRITE,
-            mmap.MAP_PRIVATE | _MAP_FIXED | getattr(mmap, "MAP_NORESERVE", 0), descriptor, 0,
-        )  # fmt: skip
+        size = len(mapped)
+        made = libc.mmap(None, size, protection, mmap.MAP_PRIVATE | _MAP_NORESERVE, descriptor, 0)
+        if made != ctypes.c_void_p(-1).value:  # else what is there stays
+            libc.mremap(made, size, size, _MREMAP_MAYMOVE_FIXED, address_of(mapped))
 
 
-if hasattr(os, "register_at_fork"):
+if sys.platform == "linux":
     os.register_at_fork(after_in_child=make_private)
 
 

@@ -44,7 +44,8 @@ def test_the_extension_offloads_every_cell_until_it_is_unloaded(shell: Any) -> N
 
 def test_a_cell_shows_its_value_and_then_a_table_of_its_calls(shell: Any) -> None:
     with capture_output() as shown:
-        result = shell.run_cell(f"%%offload exclude=['KMeans'], verbose=0\n{_FIT}\nKMeans(2).fit(np.eye(3))\n5 + 1")
+        line = "exclude=['KMeans'], verbose=0  # all but this"
+        result = shell.run_cell(f"%%offload {line}\n{_FIT}\nKMeans(2).fit(np.eye(3))\n5 + 1")
 
     assert result.success
     assert shell.user_ns["_"] == 6
