@@ -172,15 +172,15 @@ class _Classes:
                 reason = Unsupported(why.words, why.code)
                 continue
             try:
-                with engine.understood():
-                    return self._compute_by(engine, estimator, row, name, args, kwargs)
+                return self._compute_by(engine, estimator, row, name, args, kwargs)
             except Unsupported as error:
                 reason = error
-            except (OffloadError, MemoryError):
-                raise
             except Exception as error:
-                if engine.name == "cpu":
-                    raise  # scikit-learn's own
+                meaning = engine.meaning(error)
+                if meaning is not error:
+                    raise meaning from error
+                if engine.name == "cpu" or isinstance(error, (OffloadError, MemoryError)):
+                    raise  # scikit-learn's own, or nobody's to catch
                 # It may be none that scikit-learn would raise: then it must not count as a fit that failed.
                 words = f"{row.name}.{name} failed by {engine.name}: {type(error).__name__}: {error}"
                 raise EngineError(words, "estimator-error") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -137,17 +137,20 @@ class Calls:
         inputs = _Inputs(self._models, session, views, places)
         self._call_engines = engines
         try:
-            with self._understood():
-                return self._run(session, call, engines, views, inputs, tell, space)
+            return self._run(session, call, engines, views, inputs, tell, space)
+        except ModelMissing:
+            raise
+        except Exception as error:
+            self._raise_meaning(error)
+            raise
         finally:
             inputs.forget_changeable()
 
-    @contextlib.contextmanager
-    def _understood(self) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            for engine in self._call_engines:
-                stack.enter_context(engine.understood())
-            yield
+    def _raise_meaning(self, error: Exception) -> None:
+        for engine in self._call_engines:
+            meaning = engine.meaning(error)
+            if meaning is not error:
+                raise meaning from error
 
     def _run(
         self,
@@ -281,8 +284,11 @@ class Calls:
 
     def _compute(self, work: Callable[[], Any], may_repeat: bool, generators: _Generators) -> Any:
         try:
-            with self._understood():
+            try:
                 return work()
+            except Exception as error:
+                self._raise_meaning(error)
+                raise
         except MemoryError:
             # What partial_fit has added before it failed would be added again.
             if not may_repeat or not self._models.drop_all():

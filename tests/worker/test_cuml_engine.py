@@ -207,8 +207,9 @@ def test_a_full_device_is_a_memory_error(failure: Exception) -> None:
     engine, model = _load("KMeans", KMeans(2))
     StandIn.failure = failure
 
-    with pytest.raises(MemoryError), engine.understood():
+    with pytest.raises(type(failure)) as raised:
         engine.call(model, "fit", [X], {})
+    assert isinstance(engine.meaning(raised.value), MemoryError)
 
 
 def test_an_error_after_which_the_device_does_not_answer_is_a_lost_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,16 +217,20 @@ def test_an_error_after_which_the_device_does_not_answer_is_a_lost_device(monkey
     StandIn.failure = RuntimeError("cudaErrorIllegalAddress")
     monkeypatch.setattr(memory, "is_usable", lambda: False)
 
-    with pytest.raises(DeviceLost, match="no longer answers: cudaErrorIllegalAddress"), engine.understood():
+    with pytest.raises(RuntimeError) as raised:
         engine.call(model, "fit", [X], {})
+    meaning = engine.meaning(raised.value)
+    assert isinstance(meaning, DeviceLost)
+    assert str(meaning) == "The device no longer answers: cudaErrorIllegalAddress"
 
 
 def test_an_error_about_the_data_stays_what_it_is() -> None:
     engine, model = _load("KMeans", KMeans(2))
     StandIn.failure = ValueError("n_clusters")
 
-    with pytest.raises(ValueError, match="n_clusters"), engine.understood():
+    with pytest.raises(ValueError, match="n_clusters") as raised:
         engine.call(model, "fit", [X], {})
+    assert engine.meaning(raised.value) is raised.value
 
 
 def test_an_engine_that_cannot_run_says_why_when_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

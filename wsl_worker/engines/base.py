@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -72,21 +71,16 @@ class Engine(ABC):
         """Give back what memory its libraries keep for later."""
         return None
 
-    @contextlib.contextmanager
-    def understood(self) -> Iterator[None]:
-        """Turn what is raised inside into a `DeviceLost` or a `MemoryError` where that is what it means."""
-        try:
-            yield
-        except OffloadError:
-            raise
-        except Exception as error:
-            if not self.is_usable():
-                raise DeviceLost(f"The device no longer answers: {error}") from error
-            if is_exhausted(error):
-                self.free()
-                if not isinstance(error, MemoryError):
-                    raise MemoryError(str(error)) from error
-            raise
+    def meaning(self, error: Exception) -> Exception:
+        """Return a `DeviceLost` or a `MemoryError` where that is what an exception of a call means; else itself."""
+        if isinstance(error, OffloadError):
+            return error
+        if not self.is_usable():
+            return DeviceLost(f"The device no longer answers: {error}")
+        if not is_exhausted(error):
+            return error
+        self.free()
+        return error if isinstance(error, MemoryError) else MemoryError(str(error))
 
     @property
     def arrays(self) -> str:
