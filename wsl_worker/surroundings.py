@@ -54,7 +54,8 @@ class Output:
                 raw = os.pread(descriptor, min(size, _MAX_TEXT), 0)
                 os.ftruncate(descriptor, 0)
                 os.lseek(descriptor, 0, os.SEEK_SET)
-                found.append([name, raw.decode("utf-8", "replace")])
+                more = f"\n[{size - len(raw)} bytes more were printed there]\n" if size > len(raw) else ""
+                found.append([name, raw.decode("utf-8", "replace") + more])
         return found
 
 

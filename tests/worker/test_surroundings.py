@@ -1,6 +1,10 @@
-"""What joblib runs with in an executor."""
+"""What joblib runs with in an executor, and what becomes of what is printed there."""
 
 from __future__ import annotations
+
+import json
+import subprocess
+import sys
 
 from joblib.parallel import get_active_backend
 
@@ -28,3 +32,25 @@ def test_a_backend_holds_until_a_call_needs_another_or_has_failed() -> None:
     backend.use("threading")
     assert get_active_backend()[0] is not first
     backend.forget()
+
+
+_PRINTS = """
+import json, os, sys
+mine = os.dup(1)
+from wsl_worker.surroundings import Output
+output = Output()
+print("short")
+first = output.take()
+sys.stderr.write("x" * 600_000)
+os.write(mine, json.dumps([first, output.take(), output.take()]).encode())
+"""
+
+
+def test_what_is_printed_is_taken_once_and_a_cut_is_marked() -> None:
+    ran = subprocess.run([sys.executable, "-c", _PRINTS], capture_output=True, text=True, check=True)
+    first, [[name, text]], last = json.loads(ran.stdout)
+
+    assert first == [["stdout", "short\n"]]
+    assert name == "stderr"
+    assert text == "x" * 512 * 1024 + f"\n[{600_000 - 512 * 1024} bytes more were printed there]\n"
+    assert last == []
