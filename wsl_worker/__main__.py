@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import resource
@@ -22,6 +21,8 @@ from wsl_worker.fleet import Fleet
 from wsl_worker.front import Front
 from wsl_worker.scheduler import Scheduler
 from wsl_worker.supervisor import Supervisor
+
+_DESCRIPTORS = 65_536
 
 
 def _parse() -> argparse.Namespace:
@@ -77,10 +78,12 @@ def _settings(options: argparse.Namespace) -> tuple[str, list[str], int]:
 
 
 def _raise_limit() -> None:
-    # Each session needs some; the usual limit is meant for programs that `select`.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Each session needs some; the usual limit is meant for programs that `select`. A boundless one is none to ask for:
+    # there are libraries that look at every descriptor there may be.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def main() -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from typing import Any, cast
 
@@ -169,3 +171,16 @@ def test_a_session_whose_requests_fill_the_queue_is_in_nobody_elses_way() -> Non
     call(sessions[1], 0)
 
     assert [(message.request, message.code) for message in told] == [(MAX_QUEUED, "queue-full")]
+
+
+def test_a_worker_may_open_more_than_a_program_that_selects() -> None:
+    script = (
+        "import resource, sys; from wsl_worker import __main__ as worker\n"
+        "soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))\n"
+        "worker._raise_limit()\n"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, 65536) if hard > 0 else 65536, hard))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert ran.stdout.strip() == "True"
