@@ -220,9 +220,9 @@ def test_asarray_gives_what_numpy_gives(values: Any, dtype: Any) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("call", [lambda give: give([300], "u1"), lambda give: give([float("nan")], int)])
+@pytest.mark.parametrize("call", [lambda give: give(["x"], float), lambda give: give([float("nan")], int)])
 def test_asarray_refuses_what_numpy_refuses(call: Callable[[Any], Any]) -> None:
-    with pytest.raises((OverflowError, ValueError)) as expected:
+    with pytest.raises(ValueError, match="x|NaN") as expected:
         call(np.asarray)
     with offload(fallback="raise"), pytest.raises(expected.type, match=re.escape(str(expected.value))):
         call(sklearn_wsl_gpu.asarray)
