@@ -73,9 +73,12 @@ def convert_table(value: Any, array_api_dispatch: bool = False) -> Any:
 
 def widen(value: Any) -> Any:
     """Return a DataFrame of pandas in double precision if it is in another one; else what there is."""
-    if tables.is_table(value) and all(isinstance(dtype, np.dtype) and dtype.kind == "f" for dtype in value.dtypes):
-        return value.astype(np.float64)
-    return value
+    if not tables.is_table(value):
+        return value
+    kinds = set(value.dtypes)
+    is_float = all(isinstance(kind, np.dtype) and kind.kind == "f" for kind in kinds)
+    # Before pandas 3 even one that is in double precision already would be copied, in another order.
+    return value.astype(np.float64) if is_float and kinds - {np.dtype(np.float64)} else value
 
 
 def _from_pandas(value: Any, by_column: bool) -> Any:

@@ -222,7 +222,7 @@ def test_asarray_gives_what_numpy_gives(values: Any, dtype: Any) -> None:
 
 @pytest.mark.parametrize("call", [lambda give: give(["x"], float), lambda give: give([float("nan")], int)])
 def test_asarray_refuses_what_numpy_refuses(call: Callable[[Any], Any]) -> None:
-    with pytest.raises(ValueError, match="x|NaN") as expected:
+    with pytest.raises(ValueError) as expected:  # noqa: PT011
         call(np.asarray)
     with offload(fallback="raise"), pytest.raises(expected.type, match=re.escape(str(expected.value))):
         call(sklearn_wsl_gpu.asarray)
