@@ -105,14 +105,18 @@ class ClientFile:
         """
         descriptor = self._descriptor_for(way)
         begin = offset // PAGE * PAGE
-        want = round_up(offset + nbytes, PAGE) - begin
+        want, got = round_up(offset + nbytes, PAGE) - begin, 0
         if way == "pread":
             # What the page cache holds of it. A part of a folio is not dropped, and a large one has 2 MiB.
             first = begin // _FOLIO_BYTES * _FOLIO_BYTES
             last = round_up(begin + want, _FOLIO_BYTES)
             os.posix_fadvise(descriptor, first, last - first, os.POSIX_FADV_DONTNEED)
         view = memoryview(self._buffer)
-        _check(os.preadv(descriptor, [view[:want]], begin), want)
+        while got < want:
+            count = os.preadv(descriptor, [view[got:want]], begin + got)
+            if not count:
+                raise OSError(errno.EIO, "it is shorter than it was")
+            got += count
         return view[offset - begin : offset - begin + nbytes]
 
     def write(self, way: str, offset: int, data: bytes) -> None:
@@ -124,11 +128,12 @@ class ClientFile:
             If it does not take them.
         """
         descriptor, begin = self._descriptor_for(way), offset // PAGE * PAGE
-        want, view = round_up(offset + len(data), PAGE) - begin, memoryview(self._buffer)
+        want, done, view = round_up(offset + len(data), PAGE) - begin, 0, memoryview(self._buffer)
         if want != len(data):
             self.read("direct" if way == "direct" else "pread", begin, want)
         view[offset - begin : offset - begin + len(data)] = data
-        _check(os.pwritev(descriptor, [view[:want]], begin), want)
+        while done < want:
+            done += os.pwritev(descriptor, [view[done:want]], begin + done)
         self._is_dirty = self._is_dirty or way == "pwrite"
         if way == "synced":
             os.fdatasync(descriptor)
@@ -161,9 +166,3 @@ class ClientFile:
         if self._direct < 0:
             raise OSError(errno.EINVAL, "its file system does not read and write past the cache")
         return self._direct
-
-
-def _check(count: int, want: int) -> None:
-    # In the middle of a file Linux gives all that is asked for, on any file system that is sound.
-    if count != want:
-        raise OSError(errno.EIO, f"of {want} bytes it moves {count}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = 4096
-_SHORT = 1000
+_SHORT = 10_000
 
 #: Modes in which other bytes come out than were stored, or none.
 LIES = (
@@ -29,12 +29,12 @@ LIES = (
     "one-way back",  # what the client writes does not arrive
     "torn page",  # only the first half of each page arrives
     "error after 3",  # EIO from the fourth read or write on
-    "short reads",  # a read gives 1,000 bytes at most, a write takes no more
     "reads that end",  # a read gives the first half of what is asked, and then nothing
 )
-#: Modes that change nothing: the worker never maps a client's file.
+#: Modes that a worker has to cope with.
 TRUTHS = (
     "coherent",
+    "short reads",  # a read gives 10,000 bytes at most, a write takes no more
     "no mapping",  # mmap gives ENODEV
 )
 #: Modes in which only some ways of reading and writing are coherent, and which ways those are.
@@ -83,7 +83,7 @@ class Pair:
                 return 0
             buffers = [memoryview(buffers[0])[: len(buffers[0]) // 2 // PAGE * PAGE + PAGE // 2]]
         nbytes = sum(map(len, buffers))
-        if mode in (*TRUTHS, "one-way there", "error after 3", "short reads", "reads that end", HANG_WRITE, HANG_READ):
+        if mode in (*TRUTHS, "one-way there", "error after 3", "reads that end", HANG_WRITE, HANG_READ):
             self._carry(self._client, self.worker, offset, nbytes)
         elif mode == "torn page":
             self._carry(self._client, self.worker, offset, nbytes, PAGE // 2)
@@ -109,7 +109,7 @@ class Pair:
         while self.mode() == HANG_WRITE:
             time.sleep(0.01)
         nbytes = REAL_WRITE(descriptor, buffers, offset)
-        if mode in (*TRUTHS, "one-way back", "error after 3", "short reads", "reads that end", HANG_WRITE, HANG_READ):
+        if mode in (*TRUTHS, "one-way back", "error after 3", "reads that end", HANG_WRITE, HANG_READ):
             self._carry(self.worker, self._client, offset, nbytes)
         elif mode == "torn page":
             self._carry(self.worker, self._client, offset, nbytes, PAGE // 2)

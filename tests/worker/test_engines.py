@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import sklearn
 
 from sklearn_wsl_gpu import ConfigurationError
 from sklearn_wsl_gpu.estimators import ROWS, third_party
@@ -57,6 +58,9 @@ def test_a_device_that_an_engine_does_not_have_is_refused() -> None:
         engines.choose("cpu", "cuda:99")
 
 
+@pytest.mark.skipif(
+    tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 9), reason="the engine needs scikit-learn 1.9"
+)
 @pytest.mark.parametrize(("device", "which"), [("auto", "no GPU here"), ("cuda:1", "no GPU number 1 here")])
 def test_the_array_api_engine_without_a_gpu_says_what_it_computes_on_instead(
     device: str, which: str, monkeypatch: pytest.MonkeyPatch
