@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -182,6 +183,19 @@ def test_a_pool_of_no_size_or_larger_than_memory_is_refused(settings: dict[str, 
         offload(**settings)
 
 
+@contextlib.contextmanager
+def _small_file_system(tmp_path: Path, mebibytes: int) -> Iterator[Path]:
+    where = tmp_path / "small"
+    where.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "none", str(where)], check=False)
+    if mounted.returncode:
+        pytest.skip("this system does not let a test mount a file system")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", str(where)], check=True)
+
+
 _FULL = """
 import numpy as np, warnings
 from sklearn.preprocessing import StandardScaler
@@ -197,16 +211,9 @@ print([call.reason.code if call.reason else "" for call in session.report().call
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may mount a small file system")
 @pytest.mark.parametrize("fallback", ["local", "raise"])
 def test_a_full_file_system_behind_the_pool_is_an_error_and_never_a_signal(tmp_path: Path, fallback: str) -> None:
-    where = tmp_path / "small"
-    where.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=28m", "none", str(where)], check=False)
-    if mounted.returncode:
-        pytest.skip("this system does not let a test mount a file system")
-    try:
+    with _small_file_system(tmp_path, 28) as where:
         (where / "somebody else's").write_bytes(bytes(20 * 2**20))
         result = run_python(_FULL.format(where=str(where), fallback=fallback))
-    finally:
-        subprocess.run(["umount", str(where)], check=True)
 
     if fallback == "local":
         assert result.returncode == 0, result.stderr
@@ -251,14 +258,7 @@ print([call.reason.code if call.reason else "" for call in session.report().call
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may mount a small file system")
 def test_what_lies_between_large_arrays_on_a_full_file_system_is_no_signal_either(tmp_path: Path) -> None:
-    where = tmp_path / "small"
-    where.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(where)], check=False)
-    if mounted.returncode:
-        pytest.skip("this system does not let a test mount a file system")
-    try:
+    with _small_file_system(tmp_path, 40) as where:
         result = run_python(_FULL_BEHIND_A_STREAM.format(where=str(where)))
-    finally:
-        subprocess.run(["umount", str(where)], check=True)
 
     assert result.stdout.strip() == "['', 'pool-no-space']", (result.returncode, result.stderr)
