@@ -143,7 +143,9 @@ def test_what_makes_no_sense_counts_as_nothing(own_costs: None, content: object)
     assert calibration.load(["a"]) is None
 
 
-@pytest.mark.parametrize("values", [[1, 1], [1, 1, 0], [1, -1, 1], [-1, 1, 1], ["x", 1, 1], None, [1, 1, None]])
+@pytest.mark.parametrize(
+    "values", [[1, 1], [1, 1, 0], [1, -1, 1], [-1, 1, 1], ["x", 1, 1], None, [1, 1, None], [1, 1, 10**400]]
+)
 def test_rates_that_make_no_sense_count_as_nothing(own_costs: None, values: object) -> None:
     costfile.save({"at": time.time(), "rates": {"one": values}}, "carriers", ["a"])
 

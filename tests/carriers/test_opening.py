@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from sklearn_wsl_gpu.carriers import opening
+from sklearn_wsl_gpu.arrays import SpanRef
+from sklearn_wsl_gpu.carriers import opening, stream
 from sklearn_wsl_gpu.carriers.base import CarrierFailed
-from sklearn_wsl_gpu.errors import ProtocolError
+from sklearn_wsl_gpu.carriers.stream import Route, Stream
+from sklearn_wsl_gpu.errors import DeadlineExceeded, ProtocolError
 from sklearn_wsl_gpu.pool import Geometry, Segment
 from tests.carriers.test_calibration import Remembering
 
@@ -119,3 +122,15 @@ def test_each_knows_its_deadline_and_when_there_is_another_way(segment: Segment)
     assert len(opened) == 1
     assert refused == {"one": "Nobody is there."}
     assert 0 < seen[0] <= 20
+
+
+def test_a_stream_that_a_call_has_no_time_to_open_is_not_given_up_and_one_that_does_not_answer_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "_CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mine = Stream(Route("tcp", "127.0.0.1", silent.getsockname()[1]), 1, bytes(32))
+        with pytest.raises(DeadlineExceeded):
+            mine.there(1, SpanRef(0, 2**21, 4096, 1), 0, [memoryview(bytes(64))], time.monotonic() + 0.05)
+        with pytest.raises(CarrierFailed, match="does not answer"):
+            mine.there(1, SpanRef(0, 2**21, 4096, 1), 0, [memoryview(bytes(64))], time.monotonic() + 20.0)

@@ -390,15 +390,3 @@ def test_a_port_that_does_not_come_is_an_error_at_the_deadline() -> None:
     with pytest.raises(CarrierFailed, match="cannot be reached"):
         client.open(None, time.monotonic() + 0.3, threading.Event())  # type: ignore[arg-type]
     client.close()
-
-
-def test_a_deadline_that_passes_while_a_stream_is_opened_is_the_calls_and_none_that_is_none_is_the_streams(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(stream, "_CONNECT_SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        mine = Stream(Route("tcp", "127.0.0.1", silent.getsockname()[1]), 1, KEY)
-        with pytest.raises(DeadlineExceeded):
-            mine.there(1, REF, 0, [memoryview(HEADER)], time.monotonic() + 0.05)
-        with pytest.raises(CarrierFailed, match="does not answer"):
-            mine.there(1, REF, 0, [memoryview(HEADER)], time.monotonic() + 20.0)

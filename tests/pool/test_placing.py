@@ -108,6 +108,14 @@ def test_contiguous_arrays_keep_their_memory_order(given_arrays: list[Array]) ->
         assert copy.flags.c_contiguous or copy.flags.f_contiguous
 
 
+def test_windows_that_overlap_arrive_in_the_order_in_which_numpy_copies_them() -> None:
+    windows = np.lib.stride_tricks.sliding_window_view(np.arange(30.0), 5)
+    [arrived], _, _ = _travel([windows])
+
+    assert arrived.strides == windows.copy(order="K").strides
+    np.testing.assert_array_equal(arrived, windows)
+
+
 @settings(deadline=None, max_examples=200)
 @given(st.lists(arrays(), max_size=5))
 def test_small_arrays_keep_their_address_modulo_a_cache_line(given_arrays: list[Array]) -> None:

@@ -1,4 +1,4 @@
-"""The interface of an engine: four questions and four facts, and how data stay on its device between calls."""
+"""The interface of an engine: its questions and facts, how data stay on its device, and what its errors mean."""
 
 from __future__ import annotations
 
