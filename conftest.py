@@ -91,10 +91,10 @@ def _shared_memory() -> set[str]:
         return {path.name for path in where.glob("*-pool-*")}
     where = Path("/dev/shm")
     names = {path.name for path in where.iterdir()} if where.is_dir() else set()
-    # This package makes no semaphores, and none of Python's shared memory; joblib names what it makes by process,
-    # and that of others is not this test's.
-    foreign = re.compile(rf"sem\.|psm_|(loky-|joblib_memmapping_folder_)(?!{os.getpid()}[-_])")
-    return {name for name in names if not foreign.match(name)}
+    # Others use that directory too, of whom nothing is known. joblib names what it makes by process, and that of
+    # others is not this test's.
+    ours = re.compile(rf"sklearn_wsl_gpu-|(loky-|joblib_memmapping_folder_){os.getpid()}[-_]")
+    return {name for name in names if ours.match(name)}
 
 
 @pytest.fixture
