@@ -23,6 +23,8 @@ from sklearn_wsl_gpu.pool.layout import PAGE, Geometry, round_up, unpack_superbl
 READING = ("pread", "direct")
 WRITING = ("pwrite", "direct", "synced")
 _FOLIO_BYTES = 2 * 2**20
+#: A file system may give and take less at once than is asked: what one of its own messages holds, which is more.
+_LEAST_BYTES = 2 * PAGE
 
 
 def open_file(path: str, epoch: int, geometry: Geometry) -> ClientFile:
@@ -79,6 +81,13 @@ def _text(name: str) -> str:
         return ""
 
 
+def _enough(count: int, asked: int, does: str) -> int:
+    """Return how much was moved, unless it is so little that it is not to be relied on."""
+    if count < min(asked, _LEAST_BYTES):
+        raise OSError(errno.EIO, f"{does} {count} bytes of {asked}")
+    return count
+
+
 class ClientFile:
     """An open file of a client; for one thread.
 
@@ -116,7 +125,7 @@ class ClientFile:
             count = os.preadv(descriptor, [view[got:want]], begin + got)
             if not count:
                 raise OSError(errno.EIO, "it is shorter than it was")
-            got += count
+            got += _enough(count, want - got, "reading gives")
         return view[offset - begin : offset - begin + nbytes]
 
     def write(self, way: str, offset: int, data: bytes) -> None:
@@ -133,7 +142,7 @@ class ClientFile:
             self.read("direct" if way == "direct" else "pread", begin, want)
         view[offset - begin : offset - begin + len(data)] = data
         while done < want:
-            done += os.pwritev(descriptor, [view[done:want]], begin + done)
+            done += _enough(os.pwritev(descriptor, [view[done:want]], begin + done), want - done, "writing takes")
         self._is_dirty = self._is_dirty or way == "pwrite"
         if way == "synced":
             os.fdatasync(descriptor)

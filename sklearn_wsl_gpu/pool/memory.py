@@ -15,7 +15,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from sklearn_wsl_gpu import paths, windows
-from sklearn_wsl_gpu.errors import ConfigurationError, PoolSpaceError
+from sklearn_wsl_gpu.errors import ConfigurationError, OffloadError, PoolSpaceError
 from sklearn_wsl_gpu.pool import files
 from sklearn_wsl_gpu.pool.machine import available_memory
 
@@ -79,11 +79,20 @@ def create_backing(nbytes: int, directory: str | None, named: bool = False) -> t
         descriptor = os.open(where, os.O_TMPFILE | os.O_RDWR, 0o600)
         os.truncate(descriptor, nbytes)
     except OSError as error:
-        raise ConfigurationError(
-            f"pool_dir={where!r} cannot hold the pool ({error.strerror}). Name a directory {_FITTING} that you may "
-            "write to, or leave pool_dir unset."
-        ) from error
+        raise unfit(nbytes, directory, named, error) from error
     return descriptor, None
+
+
+def unfit(nbytes: int, directory: str | None, named: bool, error: OSError) -> OffloadError:
+    """Return what to raise when `create_backing` cannot make such memory, or what it has made cannot be used."""
+    if error.errno == errno.ENOMEM:
+        return PoolSpaceError(
+            f"This process has no room for a pool of {nbytes / 1e6:.0f} MB ({error.strerror}). Set pool_limit to less."
+        )
+    return ConfigurationError(
+        f"pool_dir={directory_of(directory, named)!r} cannot hold the pool ({error.strerror}). Name a directory "
+        f"{_FITTING} that you may write to, or leave pool_dir unset."
+    )
 
 
 def _memfd(nbytes: int) -> int:

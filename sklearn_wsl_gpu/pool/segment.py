@@ -81,8 +81,10 @@ class Segment:
             if epoch is None:  # 63 random bits: a segment made anew is never taken for an older one
                 epoch = int.from_bytes(os.urandom(8), "little") >> 1
             segment = cls(descriptor, epoch, geometry, path)
-        except BaseException:
+        except BaseException as error:
             memory.close_backing(descriptor, path)
+            if isinstance(error, OSError):
+                raise memory.unfit(geometry.file_bytes, directory, named, error) from error
             raise
         block = pack_superblock(epoch, geometry)
         segment.map[: len(block)] = block

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PAGE = 4096
-_SHORT = 10_000
+_SHORT, _MESSAGE = 3_000, 10_000
 
 #: Modes in which other bytes come out than were stored, or none.
 LIES = (
@@ -30,12 +30,14 @@ LIES = (
     "torn page",  # only the first half of each page arrives
     "error after 3",  # EIO from the fourth read or write on
     "reads that end",  # a read gives the first half of what is asked, and then nothing
+    "short reads",  # a read gives less than a page
+    "short writes",  # a write takes less than a page
 )
 #: Modes that a worker has to cope with.
 TRUTHS = (
     "coherent",
-    "short reads",  # a read gives 10,000 bytes at most, a write takes no more
-    "no mapping",  # mmap gives ENODEV
+    "by messages",  # a read gives 10,000 bytes at most, a write takes no more: what 9P puts in one of its messages
+    "no mapping there",  # mmap gives ENODEV in the worker
 )
 #: Modes in which only some ways of reading and writing are coherent, and which ways those are.
 PARTIAL = {
@@ -43,6 +45,8 @@ PARTIAL = {
     "cached writes, not direct": ("pread", "synced"),
 }
 HANG_READ, HANG_WRITE = "read hangs", "write hangs"
+#: Modes in which all that is moved arrives.
+_CARRIED = (*TRUTHS, "error after 3", "reads that end", "short reads", "short writes", HANG_READ, HANG_WRITE)
 
 
 class Pair:
@@ -76,14 +80,14 @@ class Pair:
         mode = self._step()
         while self.mode() == HANG_READ:
             time.sleep(0.01)
-        if mode == "short reads":
-            buffers = [memoryview(buffers[0])[:_SHORT]]
+        if mode in ("short reads", "by messages"):
+            buffers = [memoryview(buffers[0])[: _SHORT if mode == "short reads" else _MESSAGE]]
         if mode == "reads that end":
             if offset % PAGE:
                 return 0
             buffers = [memoryview(buffers[0])[: len(buffers[0]) // 2 // PAGE * PAGE + PAGE // 2]]
         nbytes = sum(map(len, buffers))
-        if mode in (*TRUTHS, "one-way there", "error after 3", "reads that end", HANG_WRITE, HANG_READ):
+        if mode in (*_CARRIED, "one-way there"):
             self._carry(self._client, self.worker, offset, nbytes)
         elif mode == "torn page":
             self._carry(self._client, self.worker, offset, nbytes, PAGE // 2)
@@ -102,14 +106,14 @@ class Pair:
     def write(self, descriptor: int, buffers: Sequence[Any], offset: int) -> int:
         """Stand in for `os.pwritev`."""
         mode = self._step()
-        if mode == "short reads":
-            buffers = [memoryview(buffers[0])[:_SHORT]]
+        if mode in ("short writes", "by messages"):
+            buffers = [memoryview(buffers[0])[: _SHORT if mode == "short writes" else _MESSAGE]]
         if mode == "cached writes, not direct" and descriptor == self.direct:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         while self.mode() == HANG_WRITE:
             time.sleep(0.01)
         nbytes = REAL_WRITE(descriptor, buffers, offset)
-        if mode in (*TRUTHS, "one-way back", "error after 3", "reads that end", HANG_WRITE, HANG_READ):
+        if mode in (*_CARRIED, "one-way back"):
             self._carry(self.worker, self._client, offset, nbytes)
         elif mode == "torn page":
             self._carry(self.worker, self._client, offset, nbytes, PAGE // 2)
@@ -210,7 +214,7 @@ class Liar:
 
     def map(self, descriptor: int, *arguments: Any, **keywords: Any) -> mmap.mmap:
         """Stand in for `mmap.mmap`."""
-        if self._pair(descriptor) is not None and self._mode() == "no mapping":
+        if self._pair(descriptor) is not None and self._mode() == "no mapping there":
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
         return REAL_MAP(descriptor, *arguments, **keywords)
 

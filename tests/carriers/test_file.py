@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import threading
 import time
@@ -17,7 +16,7 @@ from sklearn_wsl_gpu.arrays import SpanRef
 from sklearn_wsl_gpu.carriers import opening
 from sklearn_wsl_gpu.carriers.base import PROBES, CarrierFailed, Unsettled
 from sklearn_wsl_gpu.carriers.file import PIECE_BYTES, offer
-from sklearn_wsl_gpu.errors import ProtocolError, WorkerUnavailable
+from sklearn_wsl_gpu.errors import ProtocolError
 from sklearn_wsl_gpu.pool import Lease, Segment
 from sklearn_wsl_gpu.pool.layout import DATA_OFFSET, PAGE, SPAN_HEADER_BYTES, WORKER
 from sklearn_wsl_gpu.protocol import messages as m
@@ -187,7 +186,7 @@ def test_the_cheapest_way_that_is_coherent_is_found(mode: str, switch: Switch, b
     _cross_there_and_back(both)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in lying.LIES if mode != "one-way there"])
+@pytest.mark.parametrize("mode", [mode for mode in lying.LIES if mode not in ("one-way there", "short writes")])
 def test_a_file_that_begins_to_lie_is_noticed_on_the_way_there_and_nothing_of_it_is_taken(
     mode: str, switch: Switch, both: Ends
 ) -> None:
@@ -240,7 +239,7 @@ def test_what_a_cache_holds_back_of_a_result_has_arrived_before_its_span_is_used
     assert both.carrier.is_settled(1)
 
 
-@pytest.mark.parametrize("mode", ["stale reads", "one-way there", "torn page", "error after 3"])
+@pytest.mark.parametrize("mode", ["stale reads", "one-way there", "torn page", "error after 3", "short writes"])
 def test_a_file_that_begins_to_lie_is_noticed_on_the_way_back(mode: str, switch: Switch, both: Ends) -> None:
     _open(both)
     lease, window = _fill(both)
@@ -423,13 +422,3 @@ def test_a_segment_that_is_added_is_challenged_too(switch: Switch, both: Ends) -
     both.files.drop(number)
     assert isinstance(both.ask(m.Probe(b"", number, [DATA_OFFSET], False, 0), None), m.Refused)
     segment.close()
-
-
-def test_a_client_that_cannot_map_a_file_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(19, "No such device")
-
-    monkeypatch.setattr(mmap, "mmap", refuse)
-
-    with pytest.raises((OSError, WorkerUnavailable), match="No such device"), ends(tmp_path):
-        pass

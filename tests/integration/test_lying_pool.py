@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import mmap
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ from sklearn_wsl_gpu.carriers import calibration
 from sklearn_wsl_gpu.carriers.base import Carrier
 from sklearn_wsl_gpu.carriers.calibration import Rates
 from sklearn_wsl_gpu.config import Settings
+from sklearn_wsl_gpu.errors import ConfigurationError
 from sklearn_wsl_gpu.keys import create_keys
 from sklearn_wsl_gpu.pool import Pool
 from tests.carriers import lying
@@ -132,6 +136,26 @@ def test_a_file_that_lies_from_the_beginning_is_refused_and_the_stream_is_taken(
         assert report.carriers.keys() == {STREAM, "file"}
         assert report.carriers[STREAM] == ["in use"]
         assert f"[carrier file] refused: {_reason(session, 'file')}" in str(report)
+
+
+def test_a_file_that_this_process_cannot_map_is_refused_with_what_to_do(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, nbytes: int, *_: object) -> mmap.mmap:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    with (
+        _session(worker, tmp_path),
+        pytest.raises(ConfigurationError, match=r"pool_dir=.* cannot hold the pool \(No such device\)"),
+    ):
+        _check()
+
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    with _session(worker, tmp_path) as session:
+        _check()
+        assert _states(session) == {"file": "in use"}
 
 
 @pytest.mark.parametrize("mode", lying.LIES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sklearn_wsl_gpu.errors import ConfigurationError
+from sklearn_wsl_gpu.errors import ConfigurationError, PoolSpaceError
 from sklearn_wsl_gpu.pool import Geometry, Segment, memory
 from sklearn_wsl_gpu.pool.layout import DATA_OFFSET
 from sklearn_wsl_gpu.pool.memory import RESERVE_CHUNK_BYTES
@@ -58,6 +60,27 @@ def test_what_is_written_to_the_memory_is_in_the_file_and_the_other_way_round(tm
 
     assert segment.window(DATA_OFFSET, 12).tobytes() == b"\x07" * 5 + b"other" + b"\x07" * 2
     segment.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "words"),
+    [
+        (errno.ENODEV, ConfigurationError, "cannot hold the pool"),
+        (errno.ENOMEM, PoolSpaceError, "Set pool_limit to less"),
+    ],
+)
+def test_what_cannot_be_mapped_is_refused_with_what_to_do_and_leaves_nothing(
+    number: int, error: type[Exception], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    with pytest.raises(error, match=words) as caught:
+        Segment.create(GEOMETRY, str(tmp_path), named=True)
+
+    assert os.strerror(number) in str(caught.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_only_its_owner_may_open_it_and_its_name_tells_nothing(tmp_path: Path) -> None:
