@@ -171,9 +171,11 @@ def test_an_id_that_names_no_test_is_an_error_unless_tests_were_chosen_by_hand(s
     ],
 )
 def test_a_list_that_says_something_else_is_refused_with_what_is_wrong(
-    suite: pytest.Pytester, text: str, words: str
+    pytester: pytest.Pytester, text: str, words: str
 ) -> None:
-    result = _listed(suite, text)
+    path = pytester.path / "listed.toml"
+    path.write_text(text)
+    result = pytester.runpytest_inprocess("--sklearn-wsl-gpu=cpu", f"--sklearn-wsl-gpu-xfail={path}")
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{words}*"])
@@ -187,8 +189,8 @@ def test_a_list_that_says_something_else_is_refused_with_what_is_wrong(
         (["--sklearn-wsl-gpu=cpu", "--sklearn-wsl-gpu-xfail=missing.toml"], "missing.toml cannot be read*"),
     ],
 )
-def test_wrong_options_are_told_and_nothing_runs(suite: pytest.Pytester, arguments: list[str], words: str) -> None:
-    result = suite.runpytest_subprocess(*arguments)
+def test_wrong_options_are_told_and_nothing_runs(pytester: pytest.Pytester, arguments: list[str], words: str) -> None:
+    result = pytester.runpytest_inprocess(*arguments)
 
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*{words}"])

@@ -43,20 +43,23 @@ DO = {
     "MultiOutputRegressor": lambda n: MultiOutputRegressor(Ridge(), n_jobs=n).fit(X, X).predict(X),
 }
 
-def main(backend, door):
+def main(door, count, backends):
+    chosen = dict(list(DO.items())[:int(count)])
     with suspended():
-        expected = {name: do(1) for name, do in DO.items()}
+        expected = {name: do(1) for name, do in chosen.items()}
     session = sklearn_wsl_gpu.enable() if door == "enable" else None  # the settings' report, and the same worker
     with sklearn_wsl_gpu.offload() if door == "with" else contextlib.nullcontext(session) as session:
-        for name, do in DO.items():
-            SVC().fit(X, y)
+        SVC().fit(X, y)
+        for name, do in chosen.items():
             start = session.status()["done"]
             do(1)
-            alone = session.status()["done"]
-            with joblib.parallel_config(backend=backend):
-                found = do(2)
-            together = session.status()["done"]
-            print(name, np.array_equal(found, expected[name]), alone - start == together - alone > 0, together - alone)
+            alone = session.status()["done"] - start
+            for backend in backends.split(","):
+                start = session.status()["done"]
+                with joblib.parallel_config(backend=backend):
+                    found = do(2)
+                together = session.status()["done"] - start
+                print(name, np.array_equal(found, expected[name]), alone == together > 0, together)
         print("local", session.report().local)
 
 if __name__ == "__main__":
@@ -65,10 +68,10 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    ("backend", "door"),
-    [("threading", "with"), ("loky", "with"), ("threading", "enable"), ("loky", "environment")],
+    ("door", "count", "backends"),
+    [("with", 9, ["threading", "loky"]), ("enable", 2, ["threading"]), ("environment", 2, ["loky"])],
 )
-def test_inner_fits_are_offloaded_and_exact(backend: str, door: str, tmp_path: Path) -> None:
+def test_inner_fits_are_offloaded_and_exact(door: str, count: int, backends: list[str], tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     # Under the variable the process is switched on before; enable() then only tells of its worker.
     script.write_text(_SCRIPT)
@@ -76,7 +79,7 @@ def test_inner_fits_are_offloaded_and_exact(backend: str, door: str, tmp_path: P
     if door == "environment":
         environment["SKLEARN_WSL_GPU"] = "1"
     ran = subprocess.run(
-        [sys.executable, str(script), backend, "with" if door == "with" else "enable"],
+        [sys.executable, str(script), "with" if door == "with" else "enable", str(count), ",".join(backends)],
         capture_output=True,
         text=True,
         timeout=200,
@@ -86,7 +89,7 @@ def test_inner_fits_are_offloaded_and_exact(backend: str, door: str, tmp_path: P
 
     assert ran.returncode == 0, ran.stderr
     *lines, local = ran.stdout.splitlines()
-    assert len(lines) == 9
+    assert len(lines) == count * len(backends)
     assert [line for line in lines if line.split()[1:3] != ["True", "True"]] == []
     assert local == "local 0"
     assert ran.stderr == ""
@@ -120,17 +123,14 @@ def work(inherited):
 if __name__ == "__main__":
     with sklearn_wsl_gpu.offload(fallback="raise"):
         StandardScaler().fit(np.eye(3))
-        with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
-            print(json.dumps(pool.map(work, [sorted(sockets())] * 2)))
+        with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:
+            print(json.dumps(pool.map(work, [sorted(sockets())])))
         StandardScaler().fit(np.eye(3))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not list a process's descriptors")
-@pytest.mark.parametrize(
-    ("method", "door"),
-    [("fork", "with"), ("spawn", "with"), ("forkserver", "with"), ("fork", "environment"), ("spawn", "environment")],
-)
+@pytest.mark.parametrize(("method", "door"), [("fork", "with"), ("fork", "environment"), ("forkserver", "with")])
 def test_children_never_share_a_socket_with_their_parent(method: str, door: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(_SOCKETS)
@@ -144,7 +144,7 @@ def test_children_never_share_a_socket_with_their_parent(method: str, door: str,
         check=False,
     )
 
-    assert ran.stdout.strip() == "[[true, true], [true, true]]", ran.stderr
+    assert ran.stdout.strip() == "[[true, true]]", ran.stderr
 
 
 def test_scikit_learn_warns_of_a_task_without_its_settings_as_it_does_without_us() -> None:
