@@ -110,8 +110,16 @@ def take(frame: Frame, tasks: Iterable[Task], *, draws: bool, jobs: int | None) 
                 return Taken(None, taken, _staying(frame, estimator, name, work, cheaper))
             return Taken(_offload(frame, name, fits, work, draws), taken)
     except OffloadError as error:
+        lending.stop()  # of a scorer, or of a part that is none of the table
         record(frame, CallRecord(type(estimator).__name__, name, "in parts", "scikit-learn", error.reason))
         return Taken(None, itertools.chain(taken, waiting))
+
+
+def runs_foreign_code(search: Any) -> bool:
+    """Tell whether a search runs code of a user between its fits, though the fits themselves go as one call."""
+    own = [type(search), *([type(search.cv)] if hasattr(search.cv, "split") else [])]
+    is_own = all(kind.__module__.startswith("sklearn.") for kind in own)
+    return not is_own or callable(search.refit) or bool(vars(search).get("_skl_callbacks"))
 
 
 @contextlib.contextmanager

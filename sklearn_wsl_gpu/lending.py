@@ -1,7 +1,8 @@
 """Arrays that stay in the pool from one call to the next: in a search the data of all fits is that of the last one.
 
 A span that a call was sent in is not given back while a `lending` block runs; later calls of the block, in its thread,
-name the arrays in it instead of sending them again.
+name the arrays in it instead of sending them again. Nobody looks whether they are what they were: no code of a user,
+which might change them, may run in a block.
 """
 
 from __future__ import annotations
@@ -54,6 +55,12 @@ def lending() -> Iterator[None]:
     finally:
         _block.set(outer)
         give_back(block)
+
+
+def stop() -> None:
+    """Share nothing any more in the block that runs, because code of a user does so from now on."""
+    give_back()
+    _block.set(None)
 
 
 def wanted() -> bool:

@@ -227,13 +227,16 @@ def _itself(value: Any) -> Any:
 
 
 def _lend_data(raw: Callable[..., Any]) -> Callable[..., Any]:
-    from sklearn_wsl_gpu.lending import lending
+    from sklearn_wsl_gpu.crossvalidation import runs_foreign_code
+    from sklearn_wsl_gpu.lending import lending, stop
 
     @functools.wraps(raw)
     def fit(self: Any, X: Any, y: Any = None, **params: Any) -> Any:
         if active() is None:
             return raw(self, X, y, **params)
         with lending():
+            if runs_foreign_code(self):
+                stop()
             return raw(self, X, y, **params)
 
     return fit

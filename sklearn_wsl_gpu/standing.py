@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from sklearn_wsl_gpu import windows
 from sklearn_wsl_gpu.errors import ConfigurationError, OffloadError, WorkerStartError, WorkerUnavailable
-from sklearn_wsl_gpu.keys import HOME, create_keys, has_worker_keys, read_client_keys, read_worker_keys
+from sklearn_wsl_gpu.keys import HOME, checked_directory, ensure_keys, read_client_keys, read_worker_keys
 from sklearn_wsl_gpu.launch import commands, kept, wsl
 from sklearn_wsl_gpu.launch.starting import WorkerProcess
 from sklearn_wsl_gpu.pool import counters
@@ -25,6 +26,8 @@ _READY_SECONDS = 120.0
 _STOP_SECONDS = 10.0
 #: A worker that does not answer may be about to end.
 _ENDING_SECONDS = 1.0
+#: Windows asks a port of its own three times before it says that nothing listens there.
+_REFUSED_SECONDS = 4.0
 _EXECUTOR_FIELDS = ("device", "pid", "ready", "broken", "done", "sessions")
 _SESSION_FIELDS = ("number", "pid", "silent_seconds", "calls", "pool", "slots", "slots_left_out", "counters")
 
@@ -67,64 +70,87 @@ def start(
     WorkerStartError
         If it does not come up.
     """
-    directory = Path(keys or HOME)
-    known = _running_or_forgotten(directory)
+    directory = checked_directory(keys or HOME)
+    log = directory / "worker.log"
+    known = _ready_or_forgotten(directory, log)
     if known is not None:
         return known, False
-    if not has_worker_keys(directory):
-        create_keys(directory)
+    ensure_keys(directory)
     secret, clients = read_worker_keys(directory)
+    read_client_keys(directory)  # without which nobody could use it, or stop it
     options = ["--keys", "-", "--engine", engine, "--device", device, "--listen", listen]
     options += ["--stream-port", str(stream_port)] if stream_port else []
     command = commands.worker(distribution, interpreter, options)
-    log = directory / "worker.log"
-    with log.open("w+b") as messages:
-        process = WorkerProcess(command, {"secret": secret, "clients": clients}, messages, 0)
-    process.end_input()
-    pid = 0 if command.where else process.child.pid
-    known = _note(
-        directory,
-        kept.Kept(process.endpoint, pid, engine, device, distribution, interpreter, windows.is_elevated()),
-    )
-    if known is not None:
-        _end(process, directory)
-        return known, False
     try:
-        return _wait_until_ready(process, directory, engine, log), True
+        messages = log.open("w+b")
+    except OSError as error:
+        raise ConfigurationError(f"The worker's messages cannot be written to {log}: {error.strerror}.") from error
+    with messages:
+        process = WorkerProcess(command, {"secret": secret, "clients": clients}, messages, 0)
+    pid = 0 if command.where else process.child.pid
+    worker = kept.Kept(process.endpoint, pid, engine, device, distribution, interpreter, windows.is_elevated())
+    try:
+        process.end_input()
+        known = _note(directory, worker, log)
+        found = _wait_until_ready(worker.endpoint, directory, log) if known is None else known
     except BaseException:  # an interrupt, too: what is not wanted any more does not stay
         _end(process, directory)
-        kept.path_in(directory).unlink(missing_ok=True)
+        noted = kept.read(directory)
+        if noted is not None and noted.endpoint == worker.endpoint:
+            kept.path_in(directory).unlink(missing_ok=True)
         raise
+    if known is None:
+        process.let_go()
+    else:
+        _end(process, directory)
+    return found, known is None
 
 
-def _wait_until_ready(process: WorkerProcess, directory: Path, engine: str, log: Path) -> dict[str, Any]:
+def _wait_until_ready(endpoint: str, directory: Path, log: Path) -> dict[str, Any]:
     deadline = time.monotonic() + _READY_SECONDS
     while True:
-        found = look(process.endpoint, directory)
+        found = look(endpoint, directory)
         if found["ready"]:
-            process.let_go()
             return found
         if found["broken"] or time.monotonic() > deadline:
             reason = found["broken"] or f"it was not ready within {_READY_SECONDS:.0f} s"
-            raise WorkerStartError(f"The engine {engine} does not start: {reason} Its messages are in {log}.")
+            noted = kept.read(directory)
+            engine = "" if noted is None else f" {noted.engine}"
+            raise WorkerStartError(f"The engine{engine} does not start: {reason} Its messages are in {log}.")
         time.sleep(0.05)
 
 
-def _note(directory: Path, worker: kept.Kept) -> dict[str, Any] | None:
+def _ready_or_forgotten(directory: Path, log: Path) -> dict[str, Any] | None:
+    """Return the state of the worker of a directory when it is ready; None if there is none, or it goes meanwhile."""
+    while (known := _running_or_forgotten(directory)) is not None:
+        try:
+            return _wait_until_ready(known["endpoint"], directory, log)
+        except WorkerStartError:
+            raise
+        except WorkerUnavailable:
+            continue  # whoever has started it has ended it
+    return None
+
+
+def _note(directory: Path, worker: kept.Kept, log: Path) -> dict[str, Any] | None:
     """Make a worker the one of a directory; return the state of another one that was started meanwhile."""
     while True:
         try:
             kept.write(directory, worker)
         except FileExistsError:
-            known = _running_or_forgotten(directory)
+            known = _ready_or_forgotten(directory, log)
             if known is not None:
                 return known
+        except OSError as error:
+            raise ConfigurationError(
+                f"The worker's address cannot be written to {kept.path_in(directory)}: {error.strerror}."
+            ) from error
         else:
             return None
 
 
 def _end(process: WorkerProcess, directory: Path) -> None:
-    with contextlib.suppress(WorkerUnavailable):
+    with contextlib.suppress(OffloadError):
         _ask(process.endpoint, directory, m.Stop(b""))
     try:
         process.child.wait(_STOP_SECONDS)
@@ -156,7 +182,7 @@ def status(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
     OffloadError
         If nothing answers at the endpoint, or if the one that was started is there and does not answer.
     """
-    directory = Path(keys or HOME)
+    directory = checked_directory(keys or HOME)
     return _running(directory) if endpoint is None else look(endpoint, directory)
 
 
@@ -183,7 +209,7 @@ def resize(keys: str | None, endpoint: str | None, session: int, nbytes: int) ->
     OffloadError
         If there is no worker.
     """
-    directory = Path(keys or HOME)
+    directory = checked_directory(keys or HOME)
     found = status(keys, endpoint)
     if found is None:
         raise WorkerUnavailable(
@@ -203,7 +229,7 @@ def stop(keys: str | None, endpoint: str | None) -> dict[str, Any] | None:
     OffloadError
         If it does not end.
     """
-    directory = Path(keys or HOME)
+    directory = checked_directory(keys or HOME)
     found = _running_or_forgotten(directory) if endpoint is None else look(endpoint, directory)
     if found is None:
         return None
@@ -256,14 +282,40 @@ def _running(directory: Path) -> dict[str, Any] | None:
         return None  # it was never started
     try:
         return look(noted.endpoint, directory)
-    except WorkerUnavailable:
-        pid = noted.pid
-        if not _is_worker(pid):
+    except (WorkerUnavailable, ConfigurationError) as error:
+        if not (_is_worker(noted.pid) if noted.pid else _listens(noted.endpoint)):
             return None
-        raise WorkerUnavailable(
-            f"The worker at {noted.endpoint} (process {pid}) runs and does not answer: it is stopped, or the machine "
+        raise _silent(noted, kept.path_in(directory), error) from error
+
+
+def _silent(worker: kept.Kept, note: Path, error: OffloadError) -> OffloadError:
+    """Return what to say of a worker that is there, or may be, and cannot be asked."""
+    pid, name = worker.pid, wsl.typed(worker.distribution) if worker.distribution else "NAME"
+    ends = f"kill {pid}" if pid else f"wsl --terminate {name}, with all that runs in that distribution"
+    if isinstance(error, ConfigurationError):
+        who = f"A worker runs (process {pid})" if pid else f"Something listens at {worker.endpoint}"
+        return ConfigurationError(f"{error} {who}, and cannot be asked without them. To end it: {ends}")
+    if pid:
+        return WorkerUnavailable(
+            f"The worker at {worker.endpoint} (process {pid}) runs and does not answer: it is stopped, or the machine "
             f"is very busy. Try again, let it go on (kill -CONT {pid}), or end it: kill -9 {pid}"
-        ) from None
+        )
+    return WorkerUnavailable(
+        f"The worker at {worker.endpoint} does not answer, and something listens there: it is stopped, or the machine "
+        f"is very busy. Try again, or end it: {ends}. If it is another program that listens there, delete {note}"
+    )
+
+
+def _listens(endpoint: str) -> bool:
+    """Tell whether somebody listens at an endpoint of this machine, or takes too long to say."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _REFUSED_SECONDS).close()
+    except ConnectionError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _is_worker(pid: int) -> bool:
@@ -290,12 +342,16 @@ def _running_or_forgotten(directory: Path) -> dict[str, Any] | None:
             return known
         if note.read_bytes() == before:  # nobody was faster
             note.unlink()
+    except OffloadError:  # some are errors of the system, too
+        raise
+    except FileNotFoundError:
+        pass
     except PermissionError as error:
         raise ConfigurationError(
             f"{note} is not yours to read and to delete. If a run as administrator made it, delete it as administrator."
         ) from error
-    except FileNotFoundError:
-        pass
+    except OSError as error:
+        raise ConfigurationError(f"{note} cannot be read, or not deleted ({error.strerror}). Delete it.") from error
     return None
 
 
@@ -311,8 +367,9 @@ def _has_ended(process: int, directory: Path) -> bool:
     if process >= 0:
         return bool(select.select([process], [], [], _STOP_SECONDS)[0])
     deadline = time.monotonic() + _STOP_SECONDS
-    while _running(directory) is not None:
-        if time.monotonic() > deadline:
-            return False
+    while time.monotonic() < deadline:
+        with contextlib.suppress(WorkerUnavailable):  # what still listens may be about to end
+            if _running(directory) is None:
+                return True
         time.sleep(0.05)
-    return True
+    return False

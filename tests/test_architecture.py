@@ -49,9 +49,10 @@ CLIENT = {
     # Shells
     "measuring": "config costfile costs predictions sessions",
     "workload": "config estimators invocation predictions",
-    "keys": "errors windows",
+    "newfile": "",
+    "keys": "errors newfile windows",
     "sockets": "errors keys protocol",
-    "launch": "errors config keys paths saying sockets windows",
+    "launch": "errors config keys newfile paths saying sockets windows",
     "lending": "arrays pool",
     "gather": "_compat arrays errors estimators inputs invocation lending namespaces pool protocol state support "
     "waiting",

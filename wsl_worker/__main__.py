@@ -13,7 +13,7 @@ from typing import Any
 import zmq
 
 from sklearn_wsl_gpu.errors import OffloadError
-from sklearn_wsl_gpu.keys import create_keys, has_worker_keys, read_worker_keys
+from sklearn_wsl_gpu.keys import ensure_keys, read_worker_keys
 from sklearn_wsl_gpu.pool.machine import total_memory
 from wsl_worker import listening
 from wsl_worker.bulk import Bulk
@@ -72,8 +72,7 @@ def _settings(options: argparse.Namespace) -> tuple[str, list[str], int]:
         return given["secret"], given["clients"], 0
     if options.keys is None:
         raise OffloadError("--keys DIRECTORY is needed, unless the worker is started by a client.")
-    if not has_worker_keys(options.keys):
-        create_keys(options.keys)
+    ensure_keys(options.keys)
     return *read_worker_keys(options.keys), 0
 
 

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from sklearn_wsl_gpu.config import Settings, checked
 from sklearn_wsl_gpu.keys import HOME
+from sklearn_wsl_gpu.newfile import write_new
+
+_LAST_PID = 2**31 - 1
 
 
 class Kept(NamedTuple):
@@ -47,8 +50,7 @@ def write(directory: Path, worker: Kept) -> None:
     FileExistsError
         If there is one already.
     """
-    with path_in(directory).open("x", encoding="ascii") as file:
-        json.dump(worker._asdict(), file)
+    write_new(path_in(directory), worker._asdict())
 
 
 def read(directory: Path) -> Kept | None:
@@ -56,9 +58,10 @@ def read(directory: Path) -> Kept | None:
     try:
         noted = json.loads(path_in(directory).read_text("ascii"))
         found = Kept(**{name: noted[name] for name in Kept._fields if name in noted})
-        return found._replace(endpoint=checked("endpoint", found.endpoint), pid=int(found.pid))
-    except (OSError, ValueError, TypeError):
+        found = found._replace(endpoint=checked("endpoint", found.endpoint), pid=int(found.pid))
+    except (OSError, ValueError, TypeError, OverflowError):
         return None
+    return found if found.endpoint and 0 <= found.pid <= _LAST_PID else None
 
 
 def find(settings: Settings) -> Kept | None:
