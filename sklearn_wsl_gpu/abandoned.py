@@ -11,7 +11,7 @@ from sklearn_wsl_gpu.errors import OffloadError, WorkerDied, WorkerUnavailable
 from sklearn_wsl_gpu.pool import Lease
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol import messages as m
-from sklearn_wsl_gpu.sockets import Wire
+from sklearn_wsl_gpu.sockets import Wire, unless_shut_down
 
 _SETTLE_SECONDS = 2.0
 
@@ -53,7 +53,7 @@ class Abandoned:
         # Until the worker confirms, it may still write to these spans.
         with self._lock:
             self._waiting.append((number, leases, lent))
-        with contextlib.suppress(OffloadError):
+        with contextlib.suppress(OffloadError), unless_shut_down():
             wire.tell(m.Cancel(self._session, number))
         wire.close(linger_ms=500)
 

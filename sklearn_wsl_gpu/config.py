@@ -56,11 +56,11 @@ def _engine(value: Any) -> str:
 
 
 def _device(value: Any) -> str:
-    if type(value) is int and value >= 0:
-        return f"cuda:{value}"
-    if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
+    text = str(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
+    found = re.fullmatch(r"(auto|cpu)|cuda|(?:cuda:)?([0-9]{1,3})", text) if isinstance(text, str) else None
+    if found is None:
         raise _wrong("device", value, "'auto', 'cpu', 'cuda:N' or the number N of a GPU")
-    return "cuda:0" if value == "cuda" else value
+    return found[1] or f"cuda:{int(found[2] or 0)}"
 
 
 def _name_of(cls: Any) -> str:
@@ -98,7 +98,7 @@ def _whole(name: str, least: int) -> Callable[[Any], int]:
             number = int(value)
             if isinstance(value, float) and number != value:
                 raise ValueError
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise _wrong(name, value, f"a whole number of at least {least}") from None
         if isinstance(value, bool) or number < least:
             raise _wrong(name, value, f"a whole number of at least {least}")
@@ -155,7 +155,7 @@ def _timeout(value: Any) -> float | None:
 
 def _slots(value: Any) -> tuple[int, int, int]:
     try:
-        inputs, outputs, scratch = (int(part) for part in (value.split(",") if isinstance(value, str) else value))
+        inputs, outputs, scratch = map(_whole("slots", 0), value.split(",") if isinstance(value, str) else value)
         Geometry(PAGE, inputs, outputs, scratch)
         if inputs < 1:
             raise ValueError
@@ -312,12 +312,12 @@ def from_environment() -> Settings:
     found = {}
     for item in fields(Settings):
         raw = os.environ.get(PREFIX + item.name.upper())
-        if raw is not None:
+        if raw:
             found[item.name] = item.metadata["parse"](raw)
     return Settings(**found)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Frame:
     """One entered `offload`.
 
@@ -332,6 +332,8 @@ class Frame:
         Who entered it.
     warned : set
         Reasons that a `FallbackWarning` was given for; shared with the contexts around it.
+    is_open : bool
+        Whether it was not left yet, in whatever thread.
     """
 
     settings: Settings
@@ -339,6 +341,7 @@ class Frame:
     parent: Frame | None
     owner: object
     warned: set[tuple[str, str]]
+    is_open: bool = True
 
 
 #: A frame in which nothing is offloaded, whatever is enabled for the process.
@@ -363,14 +366,15 @@ _process = _Process()
 def active() -> Frame | None:
     """Return the frame that calls run in here: the one that was entered, or the process's; None for neither."""
     frame = _entered.get()
-    if frame is None:
-        return _process.frame
+    while frame is not None and not frame.is_open:
+        frame = frame.parent
+    frame = _process.frame if frame is None else frame
     return None if frame is _SUSPENDED else frame
 
 
 def enter(frame: Frame | None) -> Frame | None:
     """Make a frame the entered one of this thread or task; return the one before."""
-    before = _entered.get()
+    before = entered()
     _entered.set(frame)
     return before
 

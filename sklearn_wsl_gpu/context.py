@@ -250,12 +250,17 @@ class offload:
         interpreter: str | PathLike[str] | None = UNSET,
     ) -> None:
         given = locals()
-        self._arguments = {name: given[name] for name in config.NAMES}
-        config.resolve(self._arguments)  # a wrong value is told here, where it stands
+        values = {name: given[name] for name in config.NAMES if given[name] is not UNSET}
+        values = {name: list(value) if isinstance(value, Iterator) else value for name, value in values.items()}
+        config.resolve(values)  # a wrong value is told here, where it stands
+        # What they are now: lists, and the directory that paths begin in, may be others when it is entered.
+        self._arguments = {name: config.checked(name, value) for name, value in values.items()}
+        self._shown = f"offload({', '.join(f'{name}={value!r}' for name, value in values.items())})"
+        #: Entered and not left yet, in whatever thread.
+        self._frames: list[Frame] = []
 
     def __repr__(self) -> str:
-        given = {name: value for name, value in self._arguments.items() if value is not UNSET}
-        return f"offload({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+        return self._shown
 
     def resolved(self, around: Settings | None = None) -> Settings:
         """Return all settings: what was given, else those around, else the environment's and the defaults."""
@@ -270,7 +275,9 @@ class offload:
         outer = (process_report,) if around is None else around.reports
         warned = set() if around is None else around.warned
         patching.install()
-        config.enter(Frame(settings, (own, *outer), config.entered(), self, warned))
+        frame = Frame(settings, (own, *outer), config.entered(), self, warned)
+        self._frames.append(frame)
+        config.enter(frame)
         return OffloadSession(settings, own)
 
     def __exit__(
@@ -280,10 +287,17 @@ class offload:
 
         # Not by a token: a generator may be closed in another context than it was entered in.
         frame = config.entered()
-        while frame is not None and frame.owner is not self:
+        while frame is not None and not (frame.owner is self and frame.is_open):
             frame = frame.parent
-        if frame is not None:
-            config.enter(frame.parent)
+        if frame is None:
+            if not self._frames:
+                return  # it was left before
+            frame = self._frames[-1]
+        self._frames.remove(frame)
+        frame.is_open = False
+        # One that was entered in it and is left later, as in a notebook, stays.
+        while (last := config.entered()) is not None and not last.is_open:
+            config.enter(last.parent)
         patching.uninstall()
         if config.active() is None:
             measuring.keep()
@@ -298,6 +312,23 @@ class offload:
                     return await function(*args, **kwargs)
 
             return inner_async  # type: ignore[return-value]
+        if inspect.isasyncgenfunction(function):
+
+            @functools.wraps(function)
+            async def inner_items(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    async for item in function(*args, **kwargs):
+                        yield item
+
+            return inner_items  # type: ignore[return-value]
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def inner_generator(*args: Any, **kwargs: Any) -> Any:
+                with self:
+                    return (yield from function(*args, **kwargs))
+
+            return inner_generator  # type: ignore[return-value]
 
         @functools.wraps(function)
         def inner(*args: Any, **kwargs: Any) -> Any:

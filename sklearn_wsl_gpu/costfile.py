@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import stat
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -52,8 +53,10 @@ def path(name: str = COSTS, more: Sequence[str] = ()) -> Path:
 def load(name: str = COSTS, more: Sequence[str] = ()) -> Any:
     """Return what is kept, or None if that cannot be read or is of another machine; see `path`."""
     try:
-        with path(name, more).open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
+        # A pipe in its place would be waited for.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        with open(os.open(path(name, more), flags), "rb") as file:
+            content = file.read(_MAX_BYTES + 1) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
         found = json.loads(content) if len(content) <= _MAX_BYTES else None
         return found["table"] if isinstance(found, dict) and found.get("key") == _key(more) else None
     except (OSError, ValueError, KeyError, RecursionError):

@@ -17,13 +17,15 @@ from sklearn_wsl_gpu.published import outlook
 
 #: Until they are measured: a small call to a process of this machine, and a copy into memory that both map.
 _ROUND_TRIP, _BANDWIDTH = 5e-4, 2e9
+#: What the first small call tells of the round trip at most: it may have waited for another one, or a start.
+_FIRST_ROUND_TRIP = 0.02
 #: Calls that tell of the round trip have at most so many bytes, such as tell of the bandwidth at least so many.
 _SMALL_BYTES, _LARGE_BYTES = 2**16, 2**20
 #: The least data of the calls that were published.
 _PUBLISHED_BYTES = 2**18
 #: Measurements tell of sizes up to so many doublings away.
 _NEAR = 2.0
-_MAX_CURVES, _MAX_LINKS, _MAX_NAME = 512, 64, 400
+_MAX_CURVES, _MAX_POINTS, _MAX_LINKS, _MAX_NAME = 512, 2000, 64, 400
 #: The place of calls that are done here.
 _HERE = ""
 _FORMAT = 1
@@ -44,6 +46,7 @@ class _Link:
 
     def add(self, nbytes: int, seconds: float) -> None:
         if nbytes <= _SMALL_BYTES:
+            seconds = seconds if self.trips else min(seconds, _FIRST_ROUND_TRIP)
             self.round_trip = updated(self.round_trip, self.trips, math.log(max(seconds, 1e-6)))
             self.trips = min(self.trips + 1, MAX_COUNT)
         elif nbytes >= _LARGE_BYTES:
@@ -133,6 +136,10 @@ class Table:
         least = max(seconds - crossing, seconds / 100)
         self._note(work.place, work, engine, max(seconds - link.seconds(work.nbytes - work.lying), least))
 
+    def note_engine(self, work: Work, engine: str, seconds: float) -> None:
+        """Note what an engine took for a call of which it is not known what else it would have taken."""
+        self._note(work.place, work, engine, seconds)
+
     def _note(self, place: str, work: Work, engine: str, seconds: float) -> None:
         key = (place, work.kind)
         curve = self._curves.pop(key, None) or Curve()
@@ -196,8 +203,8 @@ def _read_curves(data: Any) -> Iterator[tuple[tuple[str, str], Curve]]:
             (_whole(width), _whole(number)): Point(_logarithm(size), _logarithm(seconds), _whole(count, 1))
             for width, number, size, seconds, count in points
         }
-        if not found:
-            raise ValueError("A kind of call without measurements.")
+        if not 0 < len(points) <= _MAX_POINTS:
+            raise ValueError("A kind of call without measurements, or with more than are kept.")
         yield (_name(place), _name(kind)), Curve(_name(engine), found)
 
 

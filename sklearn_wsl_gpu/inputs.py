@@ -14,14 +14,17 @@ from sklearn_wsl_gpu.state.objects import Frame
 
 
 def count_elements(value: Any) -> int | None:
-    """Return the number of elements of an argument, or None if it has no shape."""
+    """Return the number of elements of an argument, or None if it has no shape; of lists by their first row."""
     shape = getattr(value, "shape", None)
     if isinstance(shape, tuple):
         try:
             return math.prod(map(int, shape))
         except (TypeError, ValueError):
             return None
-    return len(value) if isinstance(value, (list, tuple)) else None
+    if not isinstance(value, (list, tuple)):
+        return None
+    columns = len(value[0]) if value and isinstance(value[0], (list, tuple)) else 1
+    return len(value) * columns
 
 
 def convert(value: Any, array_api_dispatch: bool = False, checked: bool = True, by_column: bool = False) -> Any:

@@ -71,6 +71,13 @@ def note_remote(work: Work, engine: str, seconds: float, crossing: float, nbytes
         _measured.changed = True
 
 
+def note_engine(work: Work, engine: str, seconds: float) -> None:
+    """Note what an engine took for a call that has waited for others before; as `Table.note_engine`."""
+    with _measured.lock:
+        _measured.table.note_engine(work, engine, seconds)
+        _measured.changed = True
+
+
 def keep(*, at_once: bool = False) -> None:
     """Write the table, if anything was predicted in this process and noted since; not more often than in 10 s."""
     now = time.monotonic()

@@ -43,7 +43,10 @@ def record_remote(
     done = CallRecord(estimator, method, "worker", engine, None, seconds, reply.sent_bytes, reply.nbytes)
     # A worker is started once: that is no cost of this call.
     crossing, whole = seconds["send"] + seconds["receive"], done.total_seconds - seconds["start"]
-    measuring.note_remote(work, engine, whole, crossing, reply.sent_bytes + reply.nbytes)
+    if reply.has_queued:
+        measuring.note_engine(work, engine, seconds["compute"])
+    else:
+        measuring.note_remote(work, engine, whole, crossing, reply.sent_bytes + reply.nbytes)
     for report in frame.reports:
         report.note_carriers(reply.ways)
     record(frame, done)

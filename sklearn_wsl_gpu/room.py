@@ -16,7 +16,7 @@ import numpy as np
 
 from sklearn_wsl_gpu.carriers.base import Ask
 from sklearn_wsl_gpu.carriers.moving import Moving
-from sklearn_wsl_gpu.errors import OffloadError, PoolError, ProtocolError
+from sklearn_wsl_gpu.errors import DEADLINE_PASSED, DeadlineExceeded, OffloadError, PoolError, ProtocolError
 from sklearn_wsl_gpu.pool import Geometry, Lease, Pool, memory, numa, placing, prefault, thresholds
 from sklearn_wsl_gpu.protocol import messages as m
 from sklearn_wsl_gpu.waiting import Caller
@@ -27,6 +27,7 @@ IDLE_SECONDS = 60.0
 _BALLAST_BYTES = 256 * 1024
 #: The front answers what is asked here at once. Who closes a session, or needs room too, does not wait longer for it.
 _ANSWER_SECONDS = 3.0
+_REFUSED_SECONDS = 5.0
 
 
 class Room:
@@ -58,6 +59,8 @@ class Room:
         self._growing = threading.Lock()
         #: Numbers of segments that a worker may have attached and nobody uses.
         self._unsure: list[int] = []
+        #: Until when the worker is not asked to take another segment: it has refused one, and not for this once.
+        self._refused_until = 0.0
         #: Leases that there had been when the worker's own memory was given back.
         self._trimmed = -1
         self._stop = threading.Event()
@@ -100,6 +103,8 @@ class Room:
         nbytes : int
             How much that was.
         """
+        with contextlib.suppress(OffloadError):
+            self.pool.meanwhile(time.monotonic() + _ANSWER_SECONDS)  # what was given up may be over
         with self._growing:
             dropped = self.pool.drop_idle()
             given = 0
@@ -147,14 +152,21 @@ class Room:
         found = attempt()
         if found is not None:
             return found
-        with self._growing:
+        left = threading.TIMEOUT_MAX if deadline is None else max(deadline - time.monotonic(), 0)
+        if not self._growing.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
+            raise DeadlineExceeded(DEADLINE_PASSED)
+        try:
             # Somebody else may have made room meanwhile.
             found = attempt()
             if found is None and self._grow(nbytes, deadline):
                 found = attempt()
             return found
+        finally:
+            self._growing.release()
 
     def _grow(self, nbytes: int, deadline: float | None) -> bool:
+        if time.monotonic() < self._refused_until:
+            return False
         try:
             prepared = self.pool.prepare(nbytes)
         except (PoolError, OSError):
@@ -166,7 +178,9 @@ class Room:
             offer = self._moving.offer(number, segment)
             answer = self._tell(m.Attach(self._session, number, offer), deadline)
             if isinstance(answer, m.Refused):
-                raise ProtocolError(answer.words, answer.code)
+                self._refused_until = time.monotonic() + _REFUSED_SECONDS
+                segment.close()
+                return False
             if not isinstance(answer, m.Attached) or answer.segment != number:
                 raise ProtocolError("The worker did not attach a segment that was added to the pool.")
             self._moving.admit(number, segment, answer.carriers)

@@ -63,8 +63,7 @@ class Reply:
     """A worker's answer: its body, the span that holds its arrays, bytes that came and that went, and what it cost.
 
     Of a worker that answers with files, `files` are the arrays, and there is no span. For `ways` see `Moving.ways`.
-
-    The receiver releases the lease, or keeps it with `Pool.keep`.
+    `has_queued` says that it has waited for others, or a start. The receiver releases or keeps (`Pool.keep`) the lease.
     """
 
     body: m.ResultBody
@@ -76,6 +75,7 @@ class Reply:
     wait_seconds: float
     files: Sequence[Any] = ()
     ways: Sequence[tuple[str, str]] = ()
+    has_queued: bool = False
 
 
 class Session:
@@ -193,7 +193,7 @@ class Session:
             If it cannot be done there. The spans are safe: released, or kept until the worker has confirmed
             that it writes no more.
         """
-        self.broken = not self._abandoned.settle() or self.broken
+        self.broken = not self._abandoned.settle(deadline) or self.broken
         begin = time.perf_counter()
         leases: list[Lease] = []
         wire: Wire | None = None
@@ -212,12 +212,12 @@ class Session:
             entrust(leases, True)
             sent_bytes = self._send(number, inputs, gathered, deadline)
             sent = time.perf_counter()
-            answer, raw = self._converse(wire, call, gathered, leases, deadline, show)
+            answer, raw, has_queued = self._converse(wire, call, gathered, leases, deadline, show)
             entrust(leases, False)
             clean = True
             body, lease, nbytes, files = self._conclude(answer, raw, leases[-1] if leases else None, deadline)
             seconds = sent - begin, time.perf_counter() - sent
-            reply = Reply(body, lease, self.pool, nbytes, sent_bytes, *seconds, files, self.moving.ways)
+            reply = Reply(body, lease, self.pool, nbytes, sent_bytes, *seconds, files, self.moving.ways, has_queued)
             if reply.lease is not None:
                 leases.remove(reply.lease)
             if inputs in leases and lending.wanted() and gathered.lends:
@@ -271,9 +271,11 @@ class Session:
         leases: list[Lease],
         deadline: float | None,
         show: Callable[[Sequence[Any]], None] | None,
-    ) -> tuple[m.Message, bytes]:
+    ) -> tuple[m.Message, bytes, bool]:
         answer, raw = wire.ask(call, gathered.body, deadline)
+        has_queued = False
         while True:
+            has_queued = has_queued or (isinstance(answer, m.Running) and answer.phase != "running")
             if isinstance(answer, (m.Running, m.Progress)):
                 if isinstance(answer, m.Progress) and show is not None:
                     show(answer.events)
@@ -287,7 +289,7 @@ class Session:
                 entrust(leases, True)
                 answer, raw = wire.ask(m.Grant(call.session, call.request, leases[0].ref), b"", deadline)
             else:
-                return answer, raw
+                return answer, raw, has_queued
 
     def _conclude(
         self, answer: m.Message, raw: bytes, granted: Lease | None, deadline: float | None
@@ -330,9 +332,9 @@ class Session:
     def status(self) -> dict[str, Any]:
         """Return the worker's counters."""
         answer = self._ask(m.Status(self._welcome.session))
-        if not isinstance(answer, m.Report):
-            raise ProtocolError("The worker does not report.")
-        return dict((name, value) for name, value in answer.counters)
+        if isinstance(answer, m.Report):
+            return dict((name, value) for name, value in answer.counters)
+        raise ProtocolError("The worker does not report.")
 
     def stop_worker(self) -> None:
         """Ask the worker to end, for all its clients; this session is over with it."""
@@ -358,9 +360,9 @@ class Session:
         self.pool.close()
         if self._files is not None:
             self._files.close()
-        if self._process >= 0:
-            os.close(self._process)
-            self._process = -1
+        process, self._process = self._process, -1
+        if process >= 0:
+            os.close(process)
 
     def _lease_output(self, gathered: Gathered, deadline: float | None) -> Lease | None:
         ratio, nbytes = self._sizes.get(gathered.kind), gathered.seen_bytes
@@ -380,9 +382,8 @@ class Session:
 
     def _take_wire(self) -> Wire:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        return self._connect()
+            wire = self._idle.pop() if self._idle else None
+        return self._connect() if wire is None else wire
 
     def _close_wires(self) -> None:
         while self._idle:

@@ -119,7 +119,8 @@ def new_keys() -> tuple[ClientKeys, str]:
 
 
 @contextmanager
-def _unless_shut_down() -> Iterator[None]:
+def unless_shut_down() -> Iterator[None]:
+    """Make a `WorkerDied` of what ZeroMQ says of a socket that another thread has closed."""
     try:
         yield
     except zmq.ZMQError as error:  # `shutdown` in another thread
@@ -153,7 +154,7 @@ class Wire:
         with _opening():
             socket = _context().socket(zmq.REQ)
         self._socket: zmq.Socket[bytes] = socket
-        with _unless_shut_down():
+        with unless_shut_down():
             self._set_up(socket, keys)
             if greeted:
                 socket.connect(endpoint)
@@ -209,7 +210,7 @@ class Wire:
         limit = time.monotonic() + _CONNECT_SECONDS
         end = limit if deadline is None else min(limit, deadline)
         try:
-            with _unless_shut_down():
+            with unless_shut_down():
                 self._socket.connect(self._endpoint)
             while True:
                 left = end - time.monotonic()
@@ -266,7 +267,7 @@ class Wire:
         RemoteProtocolError
             If the answer is none that the protocol allows.
         """
-        with _unless_shut_down():
+        with unless_shut_down():
             self.tell(message, body)
             return self._answer(deadline)
 

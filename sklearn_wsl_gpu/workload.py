@@ -79,7 +79,7 @@ def _work(settings: Settings, kind: str, data: Any, factor: float) -> Work:
 def _extent(data: Any) -> tuple[int, int]:
     """Return the number of columns, and of bytes."""
     shape = getattr(data, "shape", None)
-    if type(shape) is not tuple:
+    if not isinstance(shape, tuple):
         if not isinstance(data, (list, tuple)) or not data:
             return 1, 0
         columns = len(data[0]) if isinstance(data[0], (list, tuple)) else 1

@@ -191,3 +191,11 @@ measuring.note_local(call, 2.0)
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, env={**os.environ, **where})
 
     assert measuring.predict(CALL).local == pytest.approx(2.0)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_in_its_place_is_as_none() -> None:
+    costfile.path().parent.mkdir(parents=True)
+    os.mkfifo(costfile.path())
+
+    assert costfile.load() is None

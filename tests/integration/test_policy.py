@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -19,9 +22,11 @@ from sklearn.preprocessing import StandardScaler
 import sklearn_wsl_gpu
 from sklearn_wsl_gpu import Report, measuring, offload, workload
 from sklearn_wsl_gpu.config import Settings
+from sklearn_wsl_gpu.costs import Table
 from sklearn_wsl_gpu.estimators import ROWS
 from sklearn_wsl_gpu.invocation import Invocation
 from sklearn_wsl_gpu.predictions import Work
+from tests.integration.tools import until
 
 pytestmark = pytest.mark.usefixtures("own_costs")
 
@@ -187,3 +192,25 @@ def test_a_metric_without_an_engine_for_it_is_none_of_the_tables_business(
 ) -> None:
     with offload(policy="auto"):
         assert _noticed(lambda: r2_score(X[:, 0], X[:, 1]), monkeypatch) == []
+
+
+def test_a_call_that_has_waited_for_another_teaches_nothing_of_the_way(running_worker: None) -> None:
+    Z = np.random.default_rng(0).normal(size=(4000, 20))
+    with offload(fallback="raise") as session:
+        StandardScaler().fit(X)
+        measuring._measured.table = Table()
+
+        def compute() -> None:
+            with offload(fallback="raise"):
+                RandomForestClassifier(200).fit(Z, Z[:, 0] > Z[:, 1])
+
+        other = threading.Thread(target=compute)
+        other.start()
+        until(lambda: bool(session.status()["running"]))
+        StandardScaler().fit(X)
+        other.join()
+
+    assert session.report().calls[-1].total_seconds > 0.5
+    curves = {curve[1]: curve for curve in measuring._measured.table.to_data()["curves"]}
+    assert math.exp(curves["StandardScaler.fit"][3][0][3]) < 0.3
+    assert all(math.exp(link[2]) < 0.3 for link in measuring._measured.table.to_data()["links"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_wsl_gpu import DeadlineExceeded, OffloadSession, PoolTooSmall, offload, room, sessions
@@ -243,3 +244,44 @@ def test_pages_of_inputs_are_made_ready_from_the_node_that_reads_them(monkeypatc
         geometry = _pool(session).geometry
 
     assert made == [(reads, geometry.input_range[0]), (-1, geometry.output_range[0])]
+
+
+def test_what_a_call_held_that_was_given_up_is_given_back_with_all_that_is_free() -> None:
+    X = np.random.default_rng(0).normal(size=(4000, 20))
+    with offload(**SMALL_POOL) as session:
+        StandardScaler().fit(X)
+        with offload(timeout=0.3), pytest.raises(DeadlineExceeded):
+            RandomForestClassifier(100).fit(X, X[:, 0] > X[:, 1])
+        assert _pool(session).used_bytes > 0
+        until(lambda: not session.status()["running"])
+        session.shrink_pool()
+
+        assert _pool(session).used_bytes == 0
+
+
+def test_a_worker_that_takes_no_more_segments_is_not_asked_at_every_call() -> None:
+    asked: list[m.Message] = []
+    with offload(**SMALL_POOL) as session:
+        StandardScaler().fit(LARGE)
+        kept = _session(session).room
+        ask = kept._ask
+
+        def refuse(message: m.Message, deadline: float | None = None, body: bytes = b"") -> m.Message:
+            if not isinstance(message, m.Attach):
+                return ask(message, deadline, body)
+            asked.append(message)
+            return m.Refused("limit", "There are enough.")
+
+        kept._ask = refuse
+        for _ in range(5):
+            with pytest.raises(PoolTooSmall):
+                StandardScaler().fit(np.tile(LARGE, (5, 1)))
+        assert len(asked) == 1
+        assert kept._unsure == []
+
+
+def test_a_deadline_holds_while_another_call_makes_room() -> None:
+    with offload(**SMALL_POOL) as session:
+        StandardScaler().fit(LARGE)
+        with _session(session).room._growing, offload(timeout=0.2), pytest.raises(DeadlineExceeded):
+            StandardScaler().fit(np.tile(LARGE, (5, 1)))
