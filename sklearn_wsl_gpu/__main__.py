@@ -13,7 +13,7 @@ def main() -> int:
     """Run from the command line; return the exit code."""
     first = sys.argv[1] if len(sys.argv) > 1 else ""
     # On Windows the directory of the command is often not where the prompt looks for commands.
-    if first in cli.COMMANDS and not _is_program(first):
+    if first == "--version" or (first in cli.COMMANDS and not _is_program(first)):
         return cli.main()
     parser = argparse.ArgumentParser(
         prog="python -m sklearn_wsl_gpu",

@@ -62,13 +62,19 @@ def _act(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
     try:
         code: int = options.act(options)
     except OffloadError as error:
-        sys.stderr.write(f"{error}\n")
+        _tell(str(error))
         return 2
     except KeyboardInterrupt:
         resumed = " What was begun goes on when this is run again." if options.act is _setup else ""
-        sys.stderr.write(f"Interrupted.{resumed}\n")
+        _tell(f"Interrupted.{resumed}")
         return 130
     return code
+
+
+def _tell(words: str) -> None:
+    if sys.stderr is not None:  # as with pythonw
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"{words}\n")
 
 
 def _unheard() -> int | None:
@@ -108,8 +114,9 @@ def _run(options: argparse.Namespace) -> int:
         (options.code, running.run_code),
         (options.script, running.run_script),
     ):
-        if given:
-            return run(given[0], given[1:])
+        words = given[1:] if given and given[0] == "--" else given
+        if words:
+            return run(words[0], words[1:])
     options.parser.error("a script, -m MODULE or -c CODE is needed")
     return 2
 
@@ -186,6 +193,8 @@ def _add_setup(parser: argparse.ArgumentParser) -> None:
 def _setup(options: argparse.Namespace) -> int:
     from sklearn_wsl_gpu.launch import setup, wsl
 
+    if options.source is not None and (not options.source.strip() or options.source.startswith("-")):
+        raise OffloadError(f"--from must be a wheel, a checkout, a URL or a requirement; got {options.source!r}")
     python = setup.setup(options.distribution, options.source, options.dry_run, lambda line: print(line, flush=True))
     if options.dry_run:
         print("Nothing was changed.")
@@ -300,9 +309,14 @@ def _user(options: argparse.Namespace) -> str:
 
 
 def _autostart(options: argparse.Namespace) -> int:
+    from sklearn_wsl_gpu import config
     from sklearn_wsl_gpu.launch import autostart
 
     if options.state == "on":
+        for name in ("engine", "device", "interpreter", "distribution"):  # nobody would see what is wrong at logon
+            config.checked(name, getattr(options, name))
+        if not re.fullmatch(r"tcp://([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", options.listen):
+            raise OffloadError(f"--listen must be tcp://ADDRESS:PORT, with an IP address; got {options.listen!r}")
         names = ("engine", "device", "listen", "distribution", "interpreter", "keys")
         command = autostart.turn_on({name: getattr(options, name) for name in names})
         words = f"Whenever you log on, Windows runs: {command}\n({autostart.PLACE})\n"
@@ -336,7 +350,10 @@ def _status(options: argparse.Namespace) -> int:
         os.system("")  # after this a console of Windows obeys such sequences
     try:
         while True:
-            text, _ = _state(options)
+            try:
+                text, _ = _state(options)
+            except OffloadError as error:  # it may answer at the next look
+                text = json.dumps({"workers": [], "error": str(error)}) if options.json else str(error)
             print(f"{clear}{text}", flush=True)
             time.sleep(_WATCH_SECONDS)
     except KeyboardInterrupt:

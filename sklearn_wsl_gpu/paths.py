@@ -196,6 +196,14 @@ def to_windows(path: str, distribution: str, mounts_text: str = "", root: str = 
     return ntpath.join(source, *rest.split("/")) if rest else source
 
 
+def _parts(directory: str) -> list[str]:
+    """Return the parts of a directory's path, in lower case; none for what is no whole path."""
+    try:
+        return [part for part in plain(directory).strip("\\").lower().split("\\") if part]
+    except ConfigurationError:
+        return []
+
+
 def why_no_pool(path: str, drive: int, attributes: int, synchronized: Sequence[str] = ()) -> str | None:
     r"""Return why a pool cannot live in a directory of Windows, in words for a person; None if it can.
 
@@ -222,7 +230,7 @@ def why_no_pool(path: str, drive: int, attributes: int, synchronized: Sequence[s
                 f"{_ELSEWHERE}"
             )
         return f"{path} is on a network share, whose two sides are not kept the same. {_ELSEWHERE}"
-    heads = [plain(other).strip("\\").lower().split("\\") for other in synchronized if other]
+    heads = [head for other in synchronized if (head := _parts(other))]
     if any(parts[: len(head)] == head for head in heads) or any(_SYNCHRONIZED.match(part) for part in parts[1:]):
         return f"{path} is copied to the internet by a program such as OneDrive, again and again. {_ELSEWHERE}"
     if drive != _FIXED:

@@ -54,11 +54,13 @@ def last_run() -> dict[str, Any]:
     """
     try:
         found: dict[str, Any] = json.loads(LAST_RUN.read_text("utf-8"))
-        return found
-    except (OSError, ValueError) as error:
+        if found["report"]["calls"] is None or not {"command", "began", "seconds"} <= found.keys():
+            raise KeyError(str(LAST_RUN))
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f"There is no report of a run ({error}). Run a program first: sklearn-wsl-gpu run script.py"
         ) from None
+    return found
 
 
 def _run(arguments: list[str], first_of_path: str, run: Callable[[], object]) -> int:
@@ -100,6 +102,8 @@ def _of_the_program(trace: TracebackType | None) -> TracebackType | None:
 def _save(run: dict[str, Any]) -> None:
     try:
         Path(LAST_RUN).parent.mkdir(mode=windows.PRIVATE, parents=True, exist_ok=True)
-        LAST_RUN.write_text(json.dumps(run), "utf-8")
+        written = LAST_RUN.with_name(f"{LAST_RUN.name}.{os.getpid()}")
+        written.write_text(json.dumps(run), "utf-8")
+        written.replace(LAST_RUN)
     except OSError as error:
         sys.stderr.write(f"sklearn_wsl_gpu: the report of this run is not saved: {error}\n")

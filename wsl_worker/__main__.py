@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import signal
 import sys
 from typing import Any
 
 import zmq
+
+if sys.platform == "win32":
+    sys.exit("A worker runs on Linux. Run `sklearn-wsl-gpu setup`, then `sklearn-wsl-gpu worker start` or offload().")
+
+import resource
 
 from sklearn_wsl_gpu.errors import OffloadError
 from sklearn_wsl_gpu.keys import ensure_keys, read_worker_keys
@@ -64,16 +68,26 @@ def _settings(options: argparse.Namespace) -> tuple[str, list[str], int]:
     """Return secret key, allowed client keys, and the pid of the parent (0 for none, or one of another kernel)."""
     given: dict[str, Any]
     if options.embedded:
-        given = json.loads(sys.stdin.buffer.readline())
+        given = _given()
         options.engine, options.device, options.model_bytes = (given[n] for n in ("engine", "device", "model_bytes"))
         return given["secret"], given["clients"], int(given.get("parent", 0))
     if options.keys == "-":
-        given = json.loads(sys.stdin.buffer.readline())
+        given = _given()
         return given["secret"], given["clients"], 0
-    if options.keys is None:
+    if not options.keys:
         raise OffloadError("--keys DIRECTORY is needed, unless the worker is started by a client.")
     ensure_keys(options.keys)
     return *read_worker_keys(options.keys), 0
+
+
+def _given() -> dict[str, Any]:
+    try:
+        given: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+        if isinstance(given["secret"], str) and isinstance(given["clients"], list):
+            return given
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise OffloadError("Who starts a worker like this writes its keys to its standard input. Give --keys DIRECTORY.")
 
 
 def _raise_limit() -> None:

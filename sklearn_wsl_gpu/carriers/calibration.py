@@ -102,7 +102,7 @@ def load(key: Sequence[str]) -> dict[str, Rates] | None:
         rates = {str(name): Rates(*map(float, values)) for name, values in kept["rates"].items()}
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
         return None
-    sound = all(rate.round_trip >= 0 < min(rate.there, rate.back) for rate in rates.values())
+    sound = all(rate.round_trip >= 0 and rate.there > 0 and rate.back > 0 for rate in rates.values())
     return rates if 0 <= age < KEPT_SECONDS and sound else None
 
 

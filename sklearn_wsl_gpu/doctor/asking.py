@@ -11,6 +11,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sklearn_wsl_gpu.launch import wsl
+
 _KILLED_SECONDS = 1.0
 #: Programs that run now, for `end_all`.
 _running: set[subprocess.Popen[bytes]] = set()
@@ -72,7 +74,7 @@ def ask(command: Sequence[str], seconds: float, environment: Mapping[str, str] |
 
 def end_all() -> None:
     """End the programs that run still, because nobody waits for their answers any more."""
-    for process in list(_running):
+    for process in [*_running, *wsl.running]:
         _end(process)
 
 

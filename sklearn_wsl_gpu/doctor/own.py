@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import stat
 import sys
 import tempfile
@@ -53,7 +55,7 @@ def judge_keys(directory: str, there: Sequence[str], wide: Sequence[str], has_cu
             "Name a directory in the distribution's own file system with SKLEARN_WSL_GPU_KEYS.",
         )
     if wide:
-        remedy = f"chmod 600 {' '.join(repr(f'{directory}/{name}') for name in wide)}"
+        remedy = shlex.join(["chmod", "600", *(f"{directory}/{name}" for name in wide)])
         if kind == "windows":
             remedy = f'icacls "{directory}" /inheritance:r /grant:r "%USERNAME%":(OI)(CI)F'
         return failed(f"Others can read keys in {directory}: {', '.join(wide)}", f"Run: {remedy}")
@@ -119,7 +121,7 @@ def judge_leftovers(paths: Sequence[str], orphans: Sequence[int]) -> Finding:
     found, remedies = [], []
     if paths:
         found.append(f"files of dead sessions, which the next session there removes: {', '.join(paths)}")
-        remedies.append(f"rm -r {' '.join(paths)}")
+        remedies.append(shlex.join(["rm", "-r", *paths]))
     if orphans:
         found.append(f"workers without a client: processes {', '.join(map(str, orphans))}")
         remedies.append(f"kill {' '.join(map(str, orphans))}")
@@ -138,13 +140,36 @@ def look_at_leftovers(circumstances: Circumstances) -> Finding:
 
 
 def _orphans() -> list[int]:
-    if sys.platform != "linux" or "python" in read("/proc/1/comm"):
-        return []  # in a container the first process may be a client
-    found = []
+    found: list[int] = []
+    if sys.platform != "linux":
+        return found
     for path in Path("/proc").glob("[0-9]*"):
         words = read(f"{path}/cmdline").split("\0")
         if "wsl_worker" in words and "--embedded" in words:
             status = dict(line.split(":", 1) for line in read(f"{path}/status").splitlines() if ":" in line)
-            if status.get("PPid", "").strip() == "1" and path.stat().st_uid == os.getuid():
+            is_own = path.stat().st_uid == os.getuid()
+            # In a container the first process may be its client, who then holds the other end of its input.
+            if status.get("PPid", "").strip() == "1" and is_own and not _has_client(path):
                 found.append(int(path.name))
+    return found
+
+
+def _has_client(process: Path) -> bool:
+    """Tell whether another process of this user holds the other end of a worker's standard input."""
+    try:
+        pipe = os.readlink(process / "fd" / "0")
+    except OSError:
+        return True  # it has just ended
+    for other in Path("/proc").glob("[0-9]*"):
+        if other != process and "wsl_worker" not in read(f"{other}/cmdline").split("\0") and pipe in _open_in(other):
+            return True
+    return False
+
+
+def _open_in(process: Path) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):  # of another user
+        for path in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed just now
+                found.add(os.readlink(path))
     return found

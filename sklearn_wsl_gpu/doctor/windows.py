@@ -125,7 +125,7 @@ def _trial(directory: str) -> int | None:
 def look_at_directory(circumstances: Circumstances) -> Finding:
     wanted = Path(memory.directory_of(config.resolve(circumstances.arguments).pool_dir) or tempfile.gettempdir())
     path = str(next(one for one in (wanted, *wanted.parents) if one.exists()))
-    synchronized = [value for name, value in os.environ.items() if name.upper().startswith("ONEDRIVE")]
+    synchronized = memory.synchronized()
     facts = system.volume(path)
     is_local = facts is not None and paths.why_no_pool(path, *facts, synchronized) is None
     taken = _trial(path) if is_local else None  # nothing is written where no pool may be

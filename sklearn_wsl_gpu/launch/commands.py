@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,8 +42,10 @@ class Command:
     @property
     def hint(self) -> str:
         """What to type to see for oneself that the worker can be run."""
-        probe = f"{self.python} -m wsl_worker --help"
-        return f"wsl -d {wsl.typed(self.where)} --exec {probe}" if self.where else probe
+        words = [self.python, "-m", "wsl_worker", "--help"]
+        if not self.where:
+            return shlex.join(words)
+        return f"wsl -d {wsl.typed(self.where)} --exec {subprocess.list2cmdline(words)}"
 
 
 def worker(distribution: str | None, interpreter: str | None, arguments: Sequence[str]) -> Command:

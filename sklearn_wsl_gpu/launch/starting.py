@@ -21,6 +21,8 @@ _LOG_TAIL_BYTES = 2000
 _NEWS_SECONDS = 5.0
 #: A port that is opened in WSL can be reached from Windows after a moment.
 _FORWARD_SECONDS = 10.0
+#: What has closed its output, and is about to end, does so within this time.
+_END_SECONDS = 5.0
 
 
 class WorkerProcess:
@@ -125,7 +127,15 @@ class WorkerProcess:
                 self._news = now + _NEWS_SECONDS
                 say(f"still waiting for the worker, for {deadline - now:.0f} s at most")
         if not self.endpoint:
-            raise self._failure(f"ended with exit code {self.child.wait()} before it was ready")
+            raise self._failure(self._how_it_ended())
+
+    def _how_it_ended(self) -> str:
+        deadline = time.monotonic() + _END_SECONDS
+        while self.child.poll() is None:
+            if time.monotonic() > deadline:
+                return "closed its standard output before it was ready, and did not end"
+            time.sleep(wsl.LOOK_SECONDS / 4)
+        return f"ended with exit code {self.child.returncode} before it was ready"
 
     def _failure(self, what: str) -> WorkerStartError:
         self.child.kill()

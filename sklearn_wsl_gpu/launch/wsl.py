@@ -36,6 +36,8 @@ ANSWER_SECONDS = 60.0
 #: Distributions that serve other programs, and have no place for a worker.
 _FOREIGN = ("docker-desktop", "rancher-desktop", "podman-")
 _LIST_SECONDS = 30.0
+#: Those that run now, for who ends before they do.
+running: set[subprocess.Popen[bytes]] = set()
 _KILLED_SECONDS = 1.0
 _INSTALL = "Run `wsl --install -d Ubuntu` in a terminal, restart Windows if it says so, then `sklearn-wsl-gpu setup`."
 
@@ -149,6 +151,7 @@ def run(arguments: Sequence[str], seconds: float, stdin: bytes = b"") -> Complet
     except OSError as error:
         raise WorkerStartError(f"{command[0]} cannot be started: {error.strerror}. {_INSTALL}") from error
     timed_out, output = False, (b"", b"")
+    running.add(process)
     try:
         output = _communicate(process, stdin, seconds)
     except subprocess.TimeoutExpired:
@@ -161,6 +164,7 @@ def run(arguments: Sequence[str], seconds: float, stdin: bytes = b"") -> Complet
             output = late.output or b"", late.stderr or b""
         process.wait()
     finally:
+        running.discard(process)
         if process.returncode is None:
             process.kill()
             process.wait()

@@ -110,10 +110,14 @@ def _memfd(nbytes: int) -> int:
 def _check_volume(directory: str) -> None:
     found = windows.volume(os.path.abspath(directory))
     if found is not None:
-        synchronized = [os.environ.get(name, "") for name in ("OneDrive", "OneDriveConsumer", "OneDriveCommercial")]
-        reason = paths.why_no_pool(os.path.abspath(directory), *found, synchronized)
+        reason = paths.why_no_pool(os.path.abspath(directory), *found, synchronized())
         if reason is not None:
             raise ConfigurationError(f"A pool cannot live in pool_dir: {reason}")
+
+
+def synchronized() -> list[str]:
+    """Return the directories that OneDrive keeps the same elsewhere, as it names them in the environment."""
+    return [os.environ.get(name, "") for name in ("OneDrive", "OneDriveConsumer", "OneDriveCommercial")]
 
 
 def close_backing(descriptor: int, path: str | None) -> None:

@@ -21,7 +21,7 @@ PROGRAM = Path(__file__).parents[2] / "benchmarks" / "transport.py"
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     target = tmp_path_factory.mktemp("benchmark") / "transport.json"
-    run("--sizes", "64KB", "--contestants", "sklearn_wsl_gpu,pipe", "--rounds", "2", "--json", str(target))
+    run("--sizes", "4KB,64KB", "--contestants", "sklearn_wsl_gpu,pipe", "--rounds", "2", "--json", str(target))
     found: dict[str, Any] = json.loads(target.read_text("utf-8"))
     return found
 
@@ -34,7 +34,8 @@ def run(*arguments: str, code: int = 0) -> str:
 
 
 def test_every_contestant_has_its_median_beside_that_of_a_memcpy_and_an_echo(measured: dict[str, Any]) -> None:
-    rows = {(row["contestant"], row["mode"]): row for row in measured["rows"] if row["layout"] == "C"}
+    asked = [row for row in measured["rows"] if (row["layout"], row["bytes"]) == ("C", 64 * 1024)]
+    rows = {(row["contestant"], row["mode"]): row for row in asked}
 
     modes = {"touch", "out", "pool, touch", "pool, out"}
     assert rows.keys() == {("sklearn_wsl_gpu", mode) for mode in modes} | {("pipe", "touch"), ("pipe", "out")}
@@ -50,7 +51,10 @@ def test_every_contestant_has_its_median_beside_that_of_a_memcpy_and_an_echo(mea
 def test_other_layouts_are_measured_at_every_size(measured: dict[str, Any]) -> None:
     rows = [row for row in measured["rows"] if row["layout"] != "C"]
 
-    assert {(row["layout"], row["bytes"]) for row in rows} == {("F", 64 * 1024), ("strided", 64 * 1024)}
+    sizes = (4096, 64 * 1024)
+    assert {(row["layout"], row["bytes"]) for row in rows} == {
+        (one, size) for one in ("F", "strided") for size in sizes
+    }
     assert {row["contestant"] for row in rows} == {"sklearn_wsl_gpu"}
     assert {row["state"] for row in rows} == {"ok"}
 
@@ -60,7 +64,7 @@ def test_this_projects_calls_were_done_by_its_worker_in_phases(measured: dict[st
         row["phases"] for row in measured["rows"] if (row["contestant"], row["layout"]) == ("sklearn_wsl_gpu", "C")
     ]
 
-    assert len(phases) == 4
+    assert len(phases) == 8
     assert all(one.keys() == {"gather", "send", "compute", "receive", "adopt"} for one in phases)
 
 
@@ -72,14 +76,13 @@ def test_the_results_say_when_where_and_with_what_they_were_measured(measured: d
 
 
 def test_a_goal_that_was_not_measured_is_neither_met_nor_missed(measured: dict[str, Any]) -> None:
-    assert len(measured["goals"]) >= 10
-    assert {(goal["measured"], goal["met"]) for goal in measured["goals"]} == {(None, None)}
+    others = [goal for goal in measured["goals"] if "predict" not in goal["what"]]
+    assert len(others) >= 9
+    assert {(goal["measured"], goal["met"]) for goal in others} == {(None, None)}
 
 
-def test_a_profile_tells_which_process_a_call_costs_how_much(tmp_path: Path) -> None:
-    target = tmp_path / "transport.json"
-    run("--sizes", "4KB", "--contestants", "sklearn_wsl_gpu", "--rounds", "1", "--json", str(target))
-    (profile,) = json.loads(target.read_text("utf-8"))["extras"]["profiles"]
+def test_a_profile_tells_which_process_a_call_costs_how_much(measured: dict[str, Any]) -> None:
+    (profile,) = measured["extras"]["profiles"]
 
     processors = profile["processors"]
     assert (profile["contestant"], profile["mode"]) == ("tiny", "predict")

@@ -175,6 +175,6 @@ LOCAL = r"C:\Users\Jörg Müller\AppData\Local\sklearn_wsl_gpu"
     ],
 )
 def test_where_a_pool_cannot_live_is_said_in_words(path: str, drive: int, attributes: int, words: str | None) -> None:
-    found = paths.why_no_pool(path, drive, attributes, ["d:\\moved\\Cloud", ""])
+    found = paths.why_no_pool(path, drive, attributes, ["d:\\moved\\Cloud", "", "off", "s3cr3t", "\\"])
 
     assert (found is None) if words is None else (found is not None and words in found)

@@ -68,7 +68,7 @@ class Module:
 def run(*targets: str, offloaded: bool, without: str = "") -> dict[str, dict[str, Any]]:
     """Run the tests of packages and modules; return what became of each, by its place such as ``sklearn/...``.
 
-    Those whose names hold the word `without` are left out.
+    Those whose names match the expression `without` (see pytest's ``-k``) are left out.
     """
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "out.json"
@@ -76,7 +76,7 @@ def run(*targets: str, offloaded: bool, without: str = "") -> dict[str, dict[str
         (Path(directory) / "pytest.ini").write_text("[pytest]\n")
         options = ["-q", "-p", "no:cacheprovider", "--timeout=600", "--pyargs", *targets]
         if without:
-            options += ["-k", f"not {without}"]
+            options += ["-k", f"not ({without})"]
         if offloaded:
             options += ["--sklearn-wsl-gpu=cpu", f"--sklearn-wsl-gpu-xfail={XFAIL}"]
         # One thread each: two of them in a pool of BLAS differ in the last bit from one.

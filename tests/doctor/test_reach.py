@@ -107,17 +107,17 @@ def test_keys_are_for_their_owner_only(
 def test_only_the_keys_that_others_can_read_are_named() -> None:
     finding = own.judge_keys("/home/ada/keys", ["client.json", "worker.json"], ["client.json"], True, "ext4")
 
-    assert finding.remedy == "Run: chmod 600 '/home/ada/keys/client.json'"
+    assert finding.remedy == "Run: chmod 600 /home/ada/keys/client.json"
     assert "icacls" in own.judge_keys("keys", ["client.json"], ["client.json"], True, "windows").remedy
 
 
 def test_what_dead_sessions_left() -> None:
-    finding = own.judge_leftovers(["/tmp/a"], [17])
+    finding = own.judge_leftovers(["/tmp/a", "/tmp/my pools/b"], [17])
 
     assert own.judge_leftovers([], []).result == "ok"
     assert finding.result == "information"
     on_windows = "Delete them in the Explorer."
-    assert finding.remedy == (on_windows if os.name == "nt" else "Run: rm -r /tmp/a; kill 17")
+    assert finding.remedy == (on_windows if os.name == "nt" else "Run: rm -r /tmp/a '/tmp/my pools/b'; kill 17")
 
 
 def test_a_directory_for_replies_is_abandoned_only_if_nobody_holds_it(tmp_path: Path) -> None:
