@@ -8,13 +8,14 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from numbers import Integral
 from os import PathLike
 from types import TracebackType
 from typing import Any, TypeVar
 
 from sklearn_wsl_gpu import config, sessions
 from sklearn_wsl_gpu.config import UNSET, Frame, Settings
-from sklearn_wsl_gpu.errors import PoolTooSmall
+from sklearn_wsl_gpu.errors import ConfigurationError, PoolTooSmall
 from sklearn_wsl_gpu.pool import counters
 from sklearn_wsl_gpu.reporting import Report, process_report
 from sklearn_wsl_gpu.waiting import describe_queue, describe_waits
@@ -93,11 +94,15 @@ class OffloadSession:
 
         Raises
         ------
+        ConfigurationError
+            If it is no number of bytes above zero.
         PoolTooSmall
             If the pool's limit, the memory or the worker does not allow it.
         OffloadError
             If no worker can be reached.
         """
+        if not isinstance(nbytes, Integral) or nbytes <= 0:
+            raise ConfigurationError(f"grow_pool takes a number of bytes above zero, such as 2**30; got {nbytes!r}")
         session = sessions.obtain(self.settings)
         if not session.room.grow(nbytes):
             raise PoolTooSmall(

@@ -14,7 +14,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_wsl_gpu import DeadlineExceeded, OffloadSession, PoolTooSmall, offload, room, sessions
+from sklearn_wsl_gpu import ConfigurationError, DeadlineExceeded, OffloadSession, PoolTooSmall, offload, room, sessions
 from sklearn_wsl_gpu.carriers.moving import Moving
 from sklearn_wsl_gpu.pool import Geometry, Pool, Segment, memory, numa, prefault
 from sklearn_wsl_gpu.pool.thresholds import Thresholds
@@ -88,6 +88,9 @@ def test_a_pool_is_grown_and_shrunk_by_hand() -> None:
         assert session.grow_pool(1) == 24 * MIB
         assert session.shrink_pool() >= 12 * MIB
         assert session.status()["pool_bytes"] == 12 * MIB
+        for nothing in (0, -5, 1e7, float("nan")):
+            with pytest.raises(ConfigurationError, match="a number of bytes above zero"):
+                session.grow_pool(nothing)  # type: ignore[arg-type]
 
 
 def test_the_worker_shows_the_slots_of_every_segment() -> None:
