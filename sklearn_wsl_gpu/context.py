@@ -267,6 +267,9 @@ class offload:
     def __repr__(self) -> str:
         return self._shown
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_frames": []}  # in another process it is not entered
+
     def resolved(self, around: Settings | None = None) -> Settings:
         """Return all settings: what was given, else those around, else the environment's and the defaults."""
         return config.resolve(self._arguments, around)

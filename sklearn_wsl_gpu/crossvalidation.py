@@ -117,9 +117,10 @@ def take(frame: Frame, tasks: Iterable[Task], *, draws: bool, jobs: int | None) 
 
 def runs_foreign_code(search: Any) -> bool:
     """Tell whether a search runs code of a user between its fits, though the fits themselves go as one call."""
-    own = [type(search), *([type(search.cv)] if hasattr(search.cv, "split") else [])]
-    is_own = all(kind.__module__.startswith("sklearn.") for kind in own)
-    return not is_own or callable(search.refit) or bool(vars(search).get("_skl_callbacks"))
+    cv = getattr(search, "cv", None)
+    kinds = [type(search), *([type(cv)] if hasattr(cv, "split") else [])]
+    is_own = all(kind.__module__.startswith("sklearn.") for kind in kinds)
+    return not is_own or callable(getattr(search, "refit", None)) or bool(vars(search).get("_skl_callbacks"))
 
 
 @contextlib.contextmanager

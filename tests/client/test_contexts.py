@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -78,6 +79,18 @@ def test_it_decorates_asynchronous_generators() -> None:
         return [frame async for frame in frames()]
 
     assert asyncio.run(collect())[0] is not None
+    assert config.active() is None
+
+
+def test_one_that_is_entered_may_be_pickled_and_is_not_entered_there() -> None:
+    context = offload(exclude=["KMeans"])
+    with context:
+        copy = pickle.loads(pickle.dumps(context))
+
+    assert repr(copy) == repr(context)
+    copy.__exit__(None, None, None)
+    with copy:
+        assert config.active() is not None
     assert config.active() is None
 
 
