@@ -65,9 +65,9 @@ def test_model_bytes_bounds_what_the_worker_keeps() -> None:
         return [call.bytes_sent for call in session.report().calls]
 
     first, second = sent(model_bytes=0)
-    assert first == second
+    assert abs(first - second) < 32  # numbers are written as short as they are
     first, second = sent()
-    assert first > second
+    assert first > second + 100
 
 
 ENGINE = """

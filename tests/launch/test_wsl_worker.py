@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -130,11 +131,13 @@ def test_a_wsl_that_is_shut_down_in_mid_fit_costs_nothing_but_time(
 
 
 def _relays(machine: Machine) -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if str(machine.directory) in process.cmdline() and "wsl_worker" in process.cmdline()
-    ]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            words = process.cmdline()
+            if str(machine.directory) in words and "wsl_worker" in words:
+                found.append(process)
+    return found
 
 
 @pytest.mark.falls_back
