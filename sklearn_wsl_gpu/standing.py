@@ -294,7 +294,7 @@ def _silent(worker: kept.Kept, note: Path, error: OffloadError) -> OffloadError:
     ends = f"kill {pid}" if pid else f"wsl --terminate {name}, with all that runs in that distribution"
     if isinstance(error, ConfigurationError):
         who = f"A worker runs (process {pid})" if pid else f"Something listens at {worker.endpoint}"
-        return ConfigurationError(f"{error} {who}, and cannot be asked without them. To end it: {ends}")
+        return ConfigurationError(f"{error}\n{who}, and cannot be asked without keys. To end it: {ends}")
     if pid:
         return WorkerUnavailable(
             f"The worker at {worker.endpoint} (process {pid}) runs and does not answer: it is stopped, or the machine "
