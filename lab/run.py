@@ -49,7 +49,8 @@ _TOLD = r"The pool's file is not coherent\. [^.]*|.*Error.*"
 _ALONE = (
     "tests/pool", "tests/protocol", "tests/carriers", "tests/state/test_mutated.py", "tests/state/test_values.py",
     "tests/state/test_values_refused.py", "tests/test_public_api.py", "tests/test_waiting.py",
-    "tests/client/test_costfile.py", "tests/client/test_costs.py", "tests/client/test_paths.py",
+    "tests/client/test_costfile.py", "tests/client/test_costs.py", "tests/client/test_keys.py",
+    "tests/client/test_paths.py",
     "tests/client/test_windows.py", "tests/client/test_windows_itself.py", "tests/client/test_workload.py",
     "tests/doctor/test_on_windows.py",
 )  # fmt: skip
