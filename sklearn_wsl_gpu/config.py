@@ -374,7 +374,7 @@ def active() -> Frame | None:
 
 def enter(frame: Frame | None) -> Frame | None:
     """Make a frame the entered one of this thread or task; return the one before."""
-    before = entered()
+    before = _entered.get()
     _entered.set(frame)
     return before
 

@@ -38,6 +38,6 @@ def _name(written: Path, path: Path) -> None:
         path.hardlink_to(written)
     except FileExistsError:
         raise
-    except OSError:  # a file system without such links
+    except OSError:  # a file system without such links: for a moment the file is empty
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         written.replace(path)

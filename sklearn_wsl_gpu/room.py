@@ -59,7 +59,7 @@ class Room:
         self._growing = threading.Lock()
         #: Numbers of segments that a worker may have attached and nobody uses.
         self._unsure: list[int] = []
-        #: Until when the worker is not asked to take another segment: it has refused one, and not for this once.
+        #: Until when the worker, which has refused one, is not asked to take another segment.
         self._refused_until = 0.0
         #: Leases that there had been when the worker's own memory was given back.
         self._trimmed = -1

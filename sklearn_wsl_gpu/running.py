@@ -54,8 +54,8 @@ def last_run() -> dict[str, Any]:
     """
     try:
         found: dict[str, Any] = json.loads(LAST_RUN.read_text("utf-8"))
-        if found["report"]["calls"] is None or not {"command", "began", "seconds"} <= found.keys():
-            raise KeyError(str(LAST_RUN))
+        if not isinstance(found["report"]["calls"], list) or not {"command", "began", "seconds"} <= found.keys():
+            raise ValueError(f"{LAST_RUN} is damaged")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f"There is no report of a run ({error}). Run a program first: sklearn-wsl-gpu run script.py"

@@ -144,8 +144,12 @@ def test_what_makes_no_sense_counts_as_nothing(own_costs: None, content: object)
 
 
 @pytest.mark.parametrize(
-    "values", [[1, 1], [1, 1, 0], [1, -1, 1], [-1, 1, 1], ["x", 1, 1], None, [1, 1, None], [1, 1, 10**400]]
-)
+    "values",
+    [
+        [1, 1], [1, 1, 0], [1, -1, 1], [-1, 1, 1], ["x", 1, 1], None, [1, 1, None], [1, 1, 10**400],
+        [1, 1, math.nan], [1, math.nan, 1], [math.nan, 1, 1],
+    ],
+)  # fmt: skip
 def test_rates_that_make_no_sense_count_as_nothing(own_costs: None, values: object) -> None:
     costfile.save({"at": time.time(), "rates": {"one": values}}, "carriers", ["a"])
 

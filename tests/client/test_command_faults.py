@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -164,3 +165,18 @@ def test_a_worker_whose_client_lives_is_no_leftover() -> None:
         assert own._has_client(Path(f"/proc/{process.pid}"))
         os.close(theirs)
         process.wait()
+
+
+@pytest.mark.parametrize("stream", [None, "closed"])
+def test_an_error_that_cannot_be_told_has_its_exit_code_all_the_same(
+    stream: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OffloadError("It does not answer.")
+
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(standing, "stop", fail)
+    monkeypatch.setattr(sys, "stderr", None if stream is None else closed)
+
+    assert main(["worker", "stop"]) == 2

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -288,3 +289,16 @@ def test_a_deadline_holds_while_another_call_makes_room() -> None:
         StandardScaler().fit(LARGE)
         with _session(session).room._growing, offload(timeout=0.2), pytest.raises(DeadlineExceeded):
             StandardScaler().fit(np.tile(LARGE, (5, 1)))
+
+
+def test_a_deadline_holds_while_it_is_asked_what_became_of_an_earlier_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    with offload(**SMALL_POOL) as session:
+        StandardScaler().fit(LARGE)
+        abandoned = _session(session)._abandoned
+        until_when: list[float | None] = []
+        monkeypatch.setattr(abandoned, "settle", lambda deadline=None: until_when.append(deadline) or True)
+        with offload(timeout=5.0):
+            StandardScaler().fit(LARGE)
+
+    assert until_when[0] is not None
+    assert until_when[0] <= time.monotonic() + 5.0
