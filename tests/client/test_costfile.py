@@ -199,3 +199,8 @@ def test_a_pipe_in_its_place_is_as_none() -> None:
     os.mkfifo(costfile.path())
 
     assert costfile.load() is None
+    writer = os.open(costfile.path(), os.O_RDWR)
+    try:
+        assert costfile.load() is None
+    finally:
+        os.close(writer)

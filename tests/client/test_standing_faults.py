@@ -88,8 +88,9 @@ def test_a_worker_whose_keys_are_lost_is_told_of_with_how_to_end_it(
     assert _run(keys, "start") == 0  # and all is well again
 
 
+@pytest.mark.parametrize("can_be_asked", [True, False])
 def test_a_worker_whose_address_cannot_be_written_is_ended(
-    keys: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    can_be_asked: bool, keys: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     started: list[subprocess.Popen[bytes]] = []
 
@@ -99,15 +100,18 @@ def test_a_worker_whose_address_cannot_be_written_is_ended(
             started.append(self.child)
 
     def full(*_: object) -> None:
+        if not can_be_asked:
+            (keys / "client.json").write_text("{")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(standing, "WorkerProcess", Process)
+    monkeypatch.setattr(standing, "_STOP_SECONDS", 10.0 if can_be_asked else 0.1)
     with monkeypatch.context() as patch:
         patch.setattr(kept, "write_new", full)
         words = _refuses(keys, capsys, "start")
 
     assert f"The worker's address cannot be written to {keys}/running.json: No space left on device." in words
-    assert [child.poll() for child in started] == [0]
+    assert [child.poll() for child in started] == [0 if can_be_asked else -signal.SIGKILL]
     assert not (keys / "running.json").exists()
 
 
