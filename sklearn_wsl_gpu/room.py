@@ -169,7 +169,7 @@ class Room:
             return False
         try:
             prepared = self.pool.prepare(nbytes)
-        except (PoolError, OSError):
+        except (OffloadError, OSError):  # whatever is in the way: calls wait for room, or say what cannot be
             return False
         if prepared is None:
             return False

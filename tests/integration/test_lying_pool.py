@@ -21,7 +21,7 @@ from sklearn_wsl_gpu.carriers import calibration
 from sklearn_wsl_gpu.carriers.base import Carrier
 from sklearn_wsl_gpu.carriers.calibration import Rates
 from sklearn_wsl_gpu.config import Settings
-from sklearn_wsl_gpu.errors import ConfigurationError
+from sklearn_wsl_gpu.errors import ConfigurationError, PoolTooSmall
 from sklearn_wsl_gpu.keys import create_keys
 from sklearn_wsl_gpu.pool import Pool
 from tests.carriers import lying
@@ -265,6 +265,24 @@ def test_a_segment_that_is_added_while_the_file_lies_is_reached_by_stream(
 
         assert _states(session) == {STREAM: "in use", "file": "demoted"}
         assert session.report().local == 0
+
+
+def test_a_file_that_cannot_be_mapped_any_more_leaves_the_session_as_it_is(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    with _session(worker, tmp_path) as session:
+        _check()
+        with monkeypatch.context() as patch:
+            patch.setattr(mmap, "mmap", refuse)
+            with pytest.raises(PoolTooSmall):
+                session.grow_pool(2**24)
+            _check()
+
+        assert _states(session) == {"file": "in use"}
+        assert session.grow_pool(2**24) > 0
 
 
 def test_several_carriers_are_measured_once_a_day(
