@@ -188,5 +188,5 @@ def _own(region: list[int], budget: int) -> Segment:
         raise shared.too_large(geometry, budget)
     try:
         return Segment.create(geometry, epoch=epoch)
-    except (PoolError, OSError) as error:
+    except (OffloadError, OSError) as error:
         raise WorkerUnavailable(f"The worker has no memory for this pool: {error}", "no-carrier") from error

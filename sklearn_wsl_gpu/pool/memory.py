@@ -85,12 +85,13 @@ def create_backing(nbytes: int, directory: str | None, named: bool = False) -> t
 
 def unfit(nbytes: int, directory: str | None, named: bool, error: OSError) -> OffloadError:
     """Return what to raise when `create_backing` cannot make such memory, or what it has made cannot be used."""
-    if error.errno == errno.ENOMEM:
+    where = directory_of(directory, named)
+    if error.errno == errno.ENOMEM or where is None:
         return PoolSpaceError(
             f"This process has no room for a pool of {nbytes / 1e6:.0f} MB ({error.strerror}). Set pool_limit to less."
         )
     return ConfigurationError(
-        f"pool_dir={directory_of(directory, named)!r} cannot hold the pool ({error.strerror}). Name a directory "
+        f"pool_dir={where!r} cannot hold the pool ({error.strerror}). Name a directory "
         f"{_FITTING} that you may write to, or leave pool_dir unset."
     )
 

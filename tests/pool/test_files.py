@@ -81,6 +81,9 @@ def test_what_cannot_be_mapped_is_refused_with_what_to_do_and_leaves_nothing(
 
     assert os.strerror(number) in str(caught.value)
     assert not list(tmp_path.iterdir())
+    if memory.directory_of(None) is None:  # memory without a name
+        with pytest.raises(PoolSpaceError, match=os.strerror(number)):
+            Segment.create(GEOMETRY)
 
 
 def test_only_its_owner_may_open_it_and_its_name_tells_nothing(tmp_path: Path) -> None:
