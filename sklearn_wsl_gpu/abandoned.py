@@ -53,7 +53,7 @@ class Abandoned:
         # Until the worker confirms, it may still write to these spans.
         with self._lock:
             self._waiting.append((number, leases, lent))
-        with contextlib.suppress(OffloadError), unless_shut_down():
+        with contextlib.suppress(OffloadError), unless_shut_down:
             wire.tell(m.Cancel(self._session, number))
         wire.close(linger_ms=500)
 

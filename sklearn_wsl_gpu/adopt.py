@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.linalg
@@ -31,6 +30,9 @@ from sklearn_wsl_gpu.state.decoding import set_generator
 from sklearn_wsl_gpu.state.encoding import global_generator
 
 _PACKAGE = __name__.partition(".")[0]
+
+#: A random generator, and one in the state that it is to have.
+_Advanced: TypeAlias = tuple[np.random.RandomState, np.random.RandomState]
 
 
 def _warning_classes() -> dict[str, type[Warning]]:
@@ -85,9 +87,10 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
                 merged[NAMES] = found
         elif names != "ignore" and (NAMES in attributes or type(data) is not np.ndarray):
             _compat.check_feature_names(estimator, data, reset=False)
-    with _after_effects(gathered, reply):
-        if merged is not None:
-            _assign([(estimator, merged), *assignments])
+    advanced = _side_effects(gathered, reply)
+    if merged is not None:
+        _assign([(estimator, merged), *assignments])
+    _advance(advanced)
     if reply.body.value == ["self"]:
         return estimator
     if gathered.result is not None and isinstance(value, np.ndarray):
@@ -120,16 +123,19 @@ def adopt_value(gathered: Gathered, reply: Reply, catches: bool = False) -> Any:
         source.release()
     if catches and _would_raise(reply.body.warnings):
         raise Unsupported("A warning is an error here, and one of a fit fails that fit only.", "warning-is-error")
-    with _after_effects(gathered, reply):
-        return value
+    _advance(_side_effects(gathered, reply))
+    return value
 
 
-@contextlib.contextmanager
-def _after_effects(gathered: Gathered, reply: Reply) -> Iterator[None]:
+def _side_effects(gathered: Gathered, reply: Reply) -> list[_Advanced]:
+    """Warn and write as the worker has; return the generators that are to be advanced once all else is done."""
     advanced = _advanced_generators(gathered, reply.body.generators)
     _warn_again(reply.body.warnings)
     _write_again(reply.body.output)
-    yield
+    return advanced
+
+
+def _advance(advanced: list[_Advanced]) -> None:
     for generator, following in advanced:
         generator.set_state(following.get_state(legacy=False))
 
@@ -214,9 +220,11 @@ class _Source(Sequence[Array]):
     def allow_views(self, kinds: str) -> None:
         """From now on large arrays of these kinds of dtype are views on the span, if the pool has room to spare."""
         self._kinds = kinds
+        if self._lease is None:
+            return
         placed = {number: ref for number, ref in enumerate(self._refs) if isinstance(ref, ArrayRef)}
         large = [number for number, ref in placed.items() if number not in self._made and self._is_large(ref)]
-        if large and self._lease is not None and self._window is None:
+        if large and self._window is None:
             end = max(ref.offset + placing.nbytes_of(ref) for ref in placed.values())
             # What is copied beside it is held as long.
             if 2 * sum(placing.nbytes_of(placed[number]) for number in large) < end:
@@ -261,9 +269,7 @@ def _check_state(row: Row, state: dict[str, Any], merged: dict[str, Any]) -> Non
     checks.check_estimator(row.name, probe)
 
 
-def _advanced_generators(
-    gathered: Gathered, pairs: Sequence[Any]
-) -> list[tuple[np.random.RandomState, np.random.RandomState]]:
+def _advanced_generators(gathered: Gathered, pairs: Sequence[Any]) -> list[_Advanced]:
     found = []
     for number, node in pairs:
         if not -1 <= number < len(gathered.generators):

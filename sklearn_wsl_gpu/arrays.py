@@ -134,11 +134,11 @@ def check_array_ref(raw: object, limit: int) -> tuple[ArrayRef, int]:
         raise RemoteProtocolError("An array reference has a field of the wrong type.")
     if order not in ("C", "F") or not is_carried_dtype(dtype):
         raise RemoteProtocolError("An array reference names an unknown order or dtype.")
-    if len(shape) > MAX_DIMENSIONS or not all(_is_int(extent) and 0 <= extent <= MAX_EXTENT for extent in shape):
-        raise RemoteProtocolError("An array reference has an impossible shape.")
     # numpy refuses an array without elements whose other extents would be too many bytes.
     extended = itemsize(dtype)
-    for extent in shape:
+    for extent in shape[: MAX_DIMENSIONS + 1]:
+        if not _is_int(extent) or not 0 <= extent <= MAX_EXTENT or len(shape) > MAX_DIMENSIONS:
+            raise RemoteProtocolError("An array reference has an impossible shape.")
         extended *= extent or 1
     nbytes = 0 if 0 in shape else extended
     if extended > MAX_BYTES or offset < 0 or offset + nbytes > limit:

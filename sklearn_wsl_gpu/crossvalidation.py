@@ -92,7 +92,7 @@ def take(frame: Frame, tasks: Iterable[Task], *, draws: bool, jobs: int | None) 
     estimator = first[1][0]
     taken = [first]
     try:
-        with guarded():
+        with guarded:
             _check_known(estimator)
             if _differ(before, global_generator().get_state(legacy=False)) and draws and _draws(estimator):
                 # Here each split is drawn when its turn comes, after what the fits before it have drawn.
@@ -100,7 +100,7 @@ def take(frame: Frame, tasks: Iterable[Task], *, draws: bool, jobs: int | None) 
                     "Splits and fits draw from numpy's global random state in turn.", "global-random-state"
                 )
         taken += waiting  # an error in here is the user's own, of a `cv`
-        with guarded():
+        with guarded:
             fits = [{**dict(zip(positional, args, strict=False)), **kwargs} for _, args, kwargs in taken]
             X = fits[0]["X"]
             work = workload.of_fits(frame.settings, name, estimator, X, len(fits), jobs)

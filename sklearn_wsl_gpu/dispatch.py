@@ -32,7 +32,7 @@ def dispatch(frame: Frame, call: Invocation) -> Any:
     if isinstance(call.row, Graph):
         return _dispatch_graph(frame, call)
     try:
-        with guarded():
+        with guarded:
             reason = policy.reason_to_stay(frame.settings, _facts(call)) or policy.cheaper_here(_predict(frame, call))
         if reason is None:
             return _offload(frame, call)
@@ -54,7 +54,7 @@ def dispatch(frame: Frame, call: Invocation) -> Any:
 def _dispatch_graph(frame: Frame, call: Invocation) -> Any:
     cheaper = None
     try:
-        with guarded():
+        with guarded:
             # Whether it is included is for its parts to say, too.
             reason = policy.reason_to_stay(replace(frame.settings, include=None), _facts(call))
             if reason is None:
@@ -110,7 +110,7 @@ def _offload(frame: Frame, call: Invocation) -> Any:
     begin = time.perf_counter()
     settings = frame.settings
     deadline = None if settings.timeout is None else time.monotonic() + settings.timeout
-    with guarded():
+    with guarded:
         session = sessions.obtain(settings)
         times = begin, time.perf_counter()
         engines = support.able(session.engines, call.row, call.request)
@@ -119,7 +119,7 @@ def _offload(frame: Frame, call: Invocation) -> Any:
             graphs.check_table(session.version("pandas"), call.data)
         mark = None if call.fits else fingerprint(attributes_to_send(call))
     with progress.watched(call.estimator, fits=call.fits) as watch:
-        with guarded():
+        with guarded:
             asked = _ask_in_turn(session, engines, call, mark, (deadline, settings), watch)
         if watch is not None:
             watch.finish()

@@ -43,7 +43,7 @@ def call(frame: Frame, function: Function, raw: Any, args: Sequence[Any], kwargs
     cheaper = policy.cheaper_here(measuring.predict(work)) if frame.settings.policy == "auto" else None
     if cheaper is None:
         try:
-            with guarded():
+            with guarded:
                 return _offload(frame, session, engine, function, work, args, kwargs)
         except OffloadError:
             pass

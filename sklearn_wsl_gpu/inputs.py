@@ -47,8 +47,7 @@ def convert(value: Any, array_api_dispatch: bool = False, checked: bool = True, 
         If scikit-learn would treat it in a way that its array form does not show.
     """
     if type(value) is np.ndarray:
-        repeated = any(extent > 1 and not stride for extent, stride in zip(value.shape, value.strides, strict=True))
-        if repeated and value.size:
+        if 0 in value.strides and value.size and _is_repeated(value):
             raise Unsupported(
                 "An array that repeats its elements in memory (np.broadcast_to) is summed in another order."
             )
@@ -67,6 +66,10 @@ def convert(value: Any, array_api_dispatch: bool = False, checked: bool = True, 
         # Without dispatch scikit-learn sees a dtype only where it is numpy's.
         return array if array_api_dispatch or isinstance(value.dtype, np.dtype) else Frame(_plain(array, value))
     return value
+
+
+def _is_repeated(array: np.ndarray[Any, Any]) -> bool:
+    return any(extent > 1 and not stride for extent, stride in zip(array.shape, array.strides, strict=True))
 
 
 def convert_table(value: Any, array_api_dispatch: bool = False) -> Any:

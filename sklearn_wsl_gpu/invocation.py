@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from sklearn_wsl_gpu.estimators import METHODS, Row
 from sklearn_wsl_gpu.support import Request, facts_of, request_of
 
 
-class Invocation(NamedTuple):
+class Invocation:
     """What was called.
 
     Attributes
@@ -23,26 +23,27 @@ class Invocation(NamedTuple):
     estimator : estimator
     args, kwargs
         What it is called with.
+    data : object
+        The argument X as the user gave it (y for label encoders), or None.
+    fits : bool
+        Whether it changes the estimator's fitted state.
     """
 
-    row: Row
-    method: str
-    raw: Callable[..., Any]
-    estimator: Any
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    __slots__ = ("args", "data", "estimator", "fits", "kwargs", "method", "raw", "row")
 
-    @property
-    def data(self) -> Any:
-        """The argument X as the user gave it (y for label encoders), or None."""
-        if self.args:
-            return self.args[0]
-        return self.kwargs.get("X", self.kwargs.get("y"))
-
-    @property
-    def fits(self) -> bool:
-        """Whether it changes the estimator's fitted state."""
-        return METHODS[self.method].fits
+    def __init__(
+        self,
+        row: Row,
+        method: str,
+        raw: Callable[..., Any],
+        estimator: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self.row, self.method, self.raw = row, method, raw
+        self.estimator, self.args, self.kwargs = estimator, args, kwargs
+        self.data: Any = args[0] if args else kwargs.get("X", kwargs.get("y"))
+        self.fits = METHODS[method].fits
 
     def request(self) -> Request:
         """Return what an engine is asked about it."""

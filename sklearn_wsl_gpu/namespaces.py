@@ -116,7 +116,7 @@ def check_same(kind: Kind | None, attributes: Mapping[str, Any]) -> None:
 
 
 def _is_any_imported() -> bool:
-    return any(library in sys.modules for library in _LIBRARIES)
+    return not sys.modules.keys().isdisjoint(_LIBRARIES)
 
 
 def _flat(value: Any) -> Iterator[Any]:

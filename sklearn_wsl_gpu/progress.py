@@ -31,6 +31,9 @@ def depth_of(estimator: Any) -> int:
     return max((ANY_DEPTH if depth is None else depth for depth in depths), default=-1)
 
 
+_NOBODY = contextlib.nullcontext()
+
+
 class Progress:
     """The tasks of one fit: what the worker tells of them, as contexts of scikit-learn's callbacks.
 
@@ -180,11 +183,12 @@ class FitsProgress:
         say(f"{len(self._done)} of {len(self._fits)} fits{best}")
 
 
+def watched(estimator: Any, *, fits: bool) -> contextlib.AbstractContextManager[Progress | None]:
+    """Return a context of what shows the progress of a fit, or of None where nobody watches."""
+    return _watched(estimator) if fits and getattr(estimator, "_skl_callbacks", None) else _NOBODY
+
+
 @contextlib.contextmanager
-def watched(estimator: Any, *, fits: bool) -> Iterator[Progress | None]:
-    """Yield what shows the progress of a fit, or None where nobody watches; callbacks are torn down at the end."""
-    if not fits or not getattr(estimator, "_skl_callbacks", None):
-        yield None
-        return
-    with _compat.callback_management_context(estimator):
+def _watched(estimator: Any) -> Iterator[Progress]:
+    with _compat.callback_management_context(estimator):  # which tears the callbacks down at the end
         yield Progress(estimator)

@@ -97,6 +97,7 @@ class Report:
         self._calls: deque[CallRecord] = deque(maxlen=_MAX_CALLS)
         self._totals: dict[Kind, _Total] = {}
         self._carriers: dict[str, list[str]] = {}
+        self._noted: Iterable[tuple[str, str]] = ()
         self._lock = threading.Lock()
         _reports.add(self)
 
@@ -151,7 +152,10 @@ class Report:
 
     def note_carriers(self, ways: Iterable[tuple[str, str]]) -> None:
         """Take note of carriers, and of what there is to tell of them."""
+        if ways is self._noted:  # by every call but the first
+            return
         with self._lock:
+            self._noted = ways
             for name, words in ways:
                 told = self._carriers.setdefault(name, [])
                 if words not in told:

@@ -206,8 +206,8 @@ class Session:
             granted = inputs if gathered.overwritten else self._lease_output(gathered, deadline)
             if granted is not None and granted is not inputs:
                 leases.append(granted)
-            refs = tuple(None if lease is None else lease.ref for lease in (inputs, granted))
-            call = m.Call(self._welcome.session, number, refs[0], refs[1], gathered.priority)
+            given, room = None if inputs is None else inputs.ref, None if granted is None else granted.ref
+            call = m.Call(self._welcome.session, number, given, room, gathered.priority)
             wire = self._take_wire()
             entrust(leases, True)
             sent_bytes = self._send(number, inputs, gathered, deadline)

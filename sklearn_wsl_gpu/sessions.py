@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import operator
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -47,11 +48,11 @@ class _Forking(threading.local):
 _forking = _Forking()
 
 
-def _key(settings: Settings) -> SessionKey:
-    return (
-        settings.endpoint, settings.keys, launch.worker_key(settings), settings.slots, settings.slot_bytes,
-        settings.pool_dir, settings.pool_limit, settings.prefault, settings.carrier,
-    )  # fmt: skip
+#: Returns, of settings, what makes two sessions different.
+_key: Callable[[Settings], SessionKey] = operator.attrgetter(
+    *launch.WorkerKey._fields,
+    "endpoint", "keys", "slots", "slot_bytes", "pool_dir", "pool_limit", "prefault", "carrier",
+)  # fmt: skip
 
 
 def obtain(settings: Settings) -> Session:

@@ -118,13 +118,19 @@ def new_keys() -> tuple[ClientKeys, str]:
     return ClientKeys(server_public, public, secret), server_secret
 
 
-@contextmanager
-def unless_shut_down() -> Iterator[None]:
-    """Make a `WorkerDied` of what ZeroMQ says of a socket that another thread has closed."""
-    try:
-        yield
-    except zmq.ZMQError as error:  # `shutdown` in another thread
-        raise WorkerDied(f"The connection to the worker was closed during the call: {error.strerror}.") from error
+class _UnlessShutDown:
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, zmq.ZMQError):  # `shutdown` in another thread
+            raise WorkerDied(f"The connection to the worker was closed during the call: {error.strerror}.") from error
+
+
+#: In it what ZeroMQ says of a socket that another thread has closed becomes a `WorkerDied`.
+unless_shut_down = _UnlessShutDown()
 
 
 class Wire:
@@ -154,7 +160,7 @@ class Wire:
         with _opening():
             socket = _context().socket(zmq.REQ)
         self._socket: zmq.Socket[bytes] = socket
-        with unless_shut_down():
+        with unless_shut_down:
             self._set_up(socket, keys)
             if greeted:
                 socket.connect(endpoint)
@@ -210,7 +216,7 @@ class Wire:
         limit = time.monotonic() + _CONNECT_SECONDS
         end = limit if deadline is None else min(limit, deadline)
         try:
-            with unless_shut_down():
+            with unless_shut_down:
                 self._socket.connect(self._endpoint)
             while True:
                 left = end - time.monotonic()
@@ -267,7 +273,7 @@ class Wire:
         RemoteProtocolError
             If the answer is none that the protocol allows.
         """
-        with unless_shut_down():
+        with unless_shut_down:
             self.tell(message, body)
             return self._answer(deadline)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -31,6 +31,7 @@ from wsl_worker.target import Space, Target
 _MODEL_OVERHEAD_BYTES = 16 * 1024
 #: Every attribute of a fitted estimator but this one: names of columns are the client's business.
 _NAMES = "feature_names_in_"
+_NOTHING = contextlib.nullcontext()
 
 
 class ModelMissing(Exception):
@@ -62,6 +63,7 @@ class _Inputs:
         self._models = models
         self._session = session
         self._places = {id(view): place for view, place in zip(views, places, strict=True)}
+        self._keeps_changeable = False
 
     def get(self, engine: Engine, X: Any) -> Any:
         place = self._places.get(id(X))
@@ -70,11 +72,13 @@ class _Inputs:
     def keep(self, engine: Engine, X: Any, resident: Any) -> None:
         place = self._places.get(id(X))
         if place is not None:
+            self._keeps_changeable = self._keeps_changeable or place < 0
             self._models.keep((self._session, f"inputs of {engine.name}", place), resident, X.nbytes)
 
     def forget_changeable(self) -> None:
         """Forget what has a negative place: it may be something else in the next call."""
-        self._models.forget(self._session, lambda key: key[2] < 0)
+        if self._keeps_changeable:
+            self._models.forget(self._session, lambda key: key[2] < 0)
 
 
 class Calls:
@@ -243,10 +247,11 @@ class Calls:
         generators = _Generators(decoder.generators, call.generator)
         watch = told(model, tell, call.watched) if call.watched >= 0 else None
         # A second fit would go on from where the first one failed.
-        goes_on = call.method == "partial_fit" or _is_warm(row, attributes or {})
+        goes_on = fits and (call.method == "partial_fit" or _is_warm(row, attributes or {}))
         may_repeat = not goes_on and not target.in_use
         try:
-            with _Surroundings(call, self._backend, watch) as around, target.overwriting(model):
+            overwriting = target.overwriting(model) if target.in_use else _NOTHING
+            with _Surroundings(call, self._backend, watch) as around, overwriting:
                 value = self._compute(
                     lambda: engine.call(model, call.method, arguments, keywords), may_repeat, generators
                 )
@@ -322,33 +327,35 @@ def _fitted(row: Row, state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name not in own}
 
 
+@contextlib.contextmanager
+def _nested(*contexts: AbstractContextManager[Any]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for one in contexts:
+            stack.enter_context(one)
+        yield
+
+
 class _Surroundings:
     """What a call runs in, and how long it took."""
 
     def __init__(self, call: CallBody, backend: Backend, watch: AbstractContextManager[None] | None = None) -> None:
         self.recorded = Warnings()
         self.seconds = 0.0
-        self._stack = contextlib.ExitStack()
         self._backend = backend
         # Worker processes of a worker process would outlive its death. A device is asked by one thread.
         self._backend_name = "threading" if call.engine == "cpu" else "sequential"
-        self._entered: list[AbstractContextManager[Any]] = [self.recorded]
-        if call.configuration:
-            self._entered.append(scikit_learn_settings(call.configuration))
-        if watch is not None:
-            self._entered.append(watch)
+        settings = scikit_learn_settings(call.configuration) if call.configuration else None
+        more = [one for one in (settings, watch) if one is not None]
+        self._around: AbstractContextManager[Any] = _nested(self.recorded, *more) if more else self.recorded
 
     def __enter__(self) -> _Surroundings:
         self._begin = time.perf_counter()
         self._backend.use(self._backend_name)
-        with contextlib.ExitStack() as stack:
-            for one in self._entered:
-                stack.enter_context(one)
-            self._stack = stack.pop_all()
+        self._around.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)
+        self._around.__exit__(*error)
         if error[0] is not None:
             self._backend.forget()
         self.seconds = time.perf_counter() - self._begin

@@ -45,6 +45,7 @@ from wsl_worker.target import Space
 
 #: Runs of pages that wait to be made ready; what comes beyond is not.
 _MAX_TO_WARM = 16
+_NOTHING = contextlib.nullcontext()
 
 
 class Executor:
@@ -117,7 +118,7 @@ class Executor:
         kind, *fields = head
         if kind == "job":
             session, job, inputs, outputs, transfer = fields
-            with self._ahead.giving((session, transfer)):
+            with self._ahead.giving((session, transfer)) if self._follows else _NOTHING:
                 self._job(session, job, inputs, outputs, body)
         elif kind == "arrived":
             self._follow(*fields)

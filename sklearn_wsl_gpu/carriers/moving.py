@@ -53,6 +53,8 @@ class Moving:
         self.is_shared = False
         #: Seconds that the least transfer takes.
         self.least_seconds = 0.0
+        #: What there is to tell, until it changes; every call tells it.
+        self._ways: list[tuple[str, str]] | None = None
         self._unchanged = Unchanged()
         self._lock = threading.Lock()
 
@@ -143,6 +145,7 @@ class Moving:
         for carrier in [] if self.is_shared else self.carriers:
             try:
                 self.rates[carrier.name] = calibration.measure(carrier, self._pool)
+                self._ways = None
             except CarrierFailed as error:
                 self._demote(carrier, str(error))
 
@@ -167,14 +170,16 @@ class Moving:
     @property
     def ways(self) -> list[tuple[str, str]]:
         """Name of each carrier, and in words: that it is in use, and how fast it is if that is known, or why not."""
-        speeds = [(carrier.name, calibration.words(self.rates.get(carrier.name))) for carrier in self.carriers]
-        told = [(name, f"in use, {speed}" if speed else "in use") for name, speed in speeds]
-        told += [(name, f"given up: {words}") for name, words in self.demoted.items()]
-        return [*told, *((name, f"refused: {words}") for name, words in self.refused.items())]
+        if self._ways is None:
+            speeds = [(carrier.name, calibration.words(self.rates.get(carrier.name))) for carrier in self.carriers]
+            told = [(name, f"in use, {speed}" if speed else "in use") for name, speed in speeds]
+            told += [(name, f"given up: {words}") for name, words in self.demoted.items()]
+            self._ways = [*told, *((name, f"refused: {words}") for name, words in self.refused.items())]
+        return self._ways
 
     def is_settled(self, request: int) -> bool:
         """Tell whether nothing may still be written to the pool for a request."""
-        return all(carrier.is_settled(request) for carrier in self._opened)
+        return self.is_shared or all(carrier.is_settled(request) for carrier in self._opened)
 
     def _calibrate(self, welcome: m.Welcome) -> None:
         where = os.path.dirname(self._pool.segment.path or "")
@@ -306,6 +311,7 @@ class Moving:
             if carrier in self.carriers:
                 self.carriers = [one for one in self.carriers if one is not carrier]
                 self.demoted[carrier.name] = words
+                self._ways = None
         carrier.close()
 
     def _candidates(self, welcome: m.Welcome, answered: dict[str, Any], host: str) -> Iterator[Carrier]:

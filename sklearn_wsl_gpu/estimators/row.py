@@ -104,12 +104,12 @@ class Row:
         if unknown:
             raise ValueError(f"{self.path} names methods that METHODS does not have: {sorted(unknown)}.")
 
-    @property
+    @cached_property
     def name(self) -> str:
         """What the estimator is called: the name of a class of scikit-learn, the path of any other."""
         return self.path.rpartition(".")[2] if self.package == "sklearn" else self.path
 
-    @property
+    @cached_property
     def package(self) -> str:
         """The top-level package of the class."""
         return self.path.partition(".")[0]
@@ -146,7 +146,7 @@ class Row:
                 return bool(before) and _major_minor(here) >= _major_minor(before)
         return True
 
-    @property
+    @cached_property
     def method_names(self) -> tuple[str, ...]:
         """Its methods, in the order of the row."""
         return tuple(self.methods.split())

@@ -175,7 +175,10 @@ class Regions(dict[int, Region]):
 
     def find_kept(self, address: int, nbytes: int) -> tuple[SpanRef, int] | None:
         """Return the kept span that holds these bytes of memory, and their offset in it; None if there is none."""
-        return next(filter(None, (region.find_kept(address, nbytes) for region in self.values())), None)
+        for region in self.values():
+            if (found := region.find_kept(address, nbytes)) is not None:
+                return found
+        return None
 
     def pop_idle(self) -> dict[int, Segment]:
         """Take out, but for the first, those in which nothing is leased; return their segments."""

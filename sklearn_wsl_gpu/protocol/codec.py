@@ -38,9 +38,9 @@ def _refuse(*_: Any) -> Any:
 
 
 def _is_too_deep(value: Any) -> bool:
-    level = [value]
+    level = [value] if type(value) is list else []
     for _ in range(MAX_DEPTH):
-        level = [item for items in level if type(items) is list for item in items]
+        level = [item for items in level for item in items if type(item) is list]
         if not level:
             return False
     return True

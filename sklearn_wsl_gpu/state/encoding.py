@@ -44,6 +44,8 @@ MAX_ITEMS = 100_000
 #: So many values that are more than a number or text; a container that holds another twice counts it twice.
 MAX_NODES = 400_000
 _MAX_DEPTH = 40
+#: What is its own node, besides None.
+_AS_THEY_ARE = frozenset({bool, float, str})
 _INT64 = 2**63
 
 _Place = TypeVar("_Place")
@@ -176,7 +178,7 @@ class Encoder:
             If the value is of a kind that does not travel.
         """
         kind = type(value)
-        if value is None or kind is bool or kind is float or kind is str:
+        if value is None or kind in _AS_THEY_ARE:
             return value
         self._left -= 1
         if self._left < 0:
@@ -197,9 +199,11 @@ class Encoder:
         found = []
         for name, value in attributes.items():
             try:
-                found.append([name, self.encode(value)])
+                # Most are such; to ask `encode` would take longer than all the rest.
+                node = value if value is None or type(value) in _AS_THEY_ARE else self.encode(value)
             except Unsupported as error:
                 raise Unsupported(f"{name}: {error}") from None
+            found.append([name, node])
         return found
 
     def array(self, array: Array) -> list[Any]:
