@@ -82,9 +82,7 @@ def adopt(call: Invocation, gathered: Gathered, reply: Reply) -> Any:
         if names == "set" and not (call.method == "partial_fit" and "n_features_in_" in attributes):
             found = _compat.feature_names(data)
             assert merged is not None
-            merged.pop(NAMES, None)
-            if found is not None:
-                merged[NAMES] = found
+            merged = _with_names(merged, attributes, found)
         elif names != "ignore" and (NAMES in attributes or type(data) is not np.ndarray):
             _compat.check_feature_names(estimator, data, reset=False)
     advanced = _side_effects(gathered, reply)
@@ -158,6 +156,17 @@ def _merge(call: Invocation, gathered: Gathered, state: dict[str, Any]) -> dict[
         own = row.parameters | {NAMES}
         merged |= {name: gathered.result.make(item) for name, item in state.items() if name not in own}
     return merged
+
+
+def _with_names(merged: dict[str, Any], before: dict[str, Any], names: Any) -> dict[str, Any]:
+    """Return attributes with names of columns, or without, in the order in which a local fit makes them."""
+    rest = {name: value for name, value in merged.items() if name != NAMES}
+    if names is None:
+        return rest
+    if NAMES in before:
+        return {name: names if name == NAMES else rest[name] for name in (*before, *rest) if name in {*rest, NAMES}}
+    old = {name: value for name, value in rest.items() if name in before}
+    return {**old, NAMES: names, **rest}
 
 
 def _assign(assignments: Sequence[graphs.Assignment]) -> None:

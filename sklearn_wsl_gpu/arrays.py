@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ MAX_DIMENSIONS = 32
 MAX_EXTENT = 2**48
 MAX_BYTES = 2**62
 CACHE_LINE = 64
+#: Elements of an array of texts without a character.
+_MAX_WITHOUT_BYTES = 2**26
 
 _DTYPE = re.compile(
     r"\|b1|\|[iu]1|[<>][iu][248]|[<>]f[248]|[<>]c(?:8|16)|\|S[0-9]{1,8}|[<>]U[0-9]{1,8}"
@@ -141,7 +144,8 @@ def check_array_ref(raw: object, limit: int) -> tuple[ArrayRef, int]:
             raise RemoteProtocolError("An array reference has an impossible shape.")
         extended *= extent or 1
     nbytes = 0 if 0 in shape else extended
-    if extended > MAX_BYTES or offset < 0 or offset + nbytes > limit:
+    is_endless = not extended and math.prod(shape) > _MAX_WITHOUT_BYTES
+    if extended > MAX_BYTES or is_endless or offset < 0 or offset + nbytes > limit:
         raise RemoteProtocolError("An array reference points outside its span.")
     return ArrayRef(offset, dtype, tuple(shape), order, writeable), nbytes
 

@@ -235,7 +235,7 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
 def _add_pool(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     grow = actions.add_parser("grow", help="add a segment, with the next call of each client")
-    grow.add_argument("size", type=_bytes, help="how much: bytes, or a number with KiB, MiB or GiB, such as 2GiB")
+    grow.add_argument("size", type=_bytes, help="how much: bytes, or a number with KiB, MiB, GiB or TiB, such as 2GiB")
     shrink = actions.add_parser("shrink", help="give back what nothing lies in, with the next call of each client")
     shrink.set_defaults(size=-1)
     for action in (grow, shrink):
@@ -262,10 +262,11 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _bytes(text: str) -> int:
-    found = re.fullmatch(r"([0-9]+) *(K|M|G|)i?B?", text.strip(), re.IGNORECASE)
-    if found is None or not int(found[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1073741824, 512MiB or 2GiB")
-    return int(found[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[found[2].upper()]
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) *(K|M|G|T|)i?B?", text.strip(), re.IGNORECASE)
+    size = 0 if found is None else int(float(found[1]) * 2 ** (10 * " KMGT".index(found[2].upper() or " ")))
+    if not 1 <= size <= 2**60:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 1073741824, 512MiB or 1.5GiB")
+    return size
 
 
 def _resize(options: argparse.Namespace) -> int:

@@ -101,13 +101,13 @@ class OffloadSession:
         OffloadError
             If no worker can be reached.
         """
-        if not isinstance(nbytes, Integral) or nbytes <= 0:
+        if not isinstance(nbytes, Integral) or isinstance(nbytes, bool) or nbytes <= 0:
             raise ConfigurationError(f"grow_pool takes a number of bytes above zero, such as 2**30; got {nbytes!r}")
         session = sessions.obtain(self.settings)
-        if not session.room.grow(nbytes):
+        if not session.room.grow(int(nbytes)):
             raise PoolTooSmall(
-                f"The pool has {session.pool.pool_bytes / 1e6:.0f} MB, and cannot grow by {nbytes / 1e6:.0f} MB: its "
-                f"limit is {session.pool.limit / 1e6:.0f} MB, and the worker and the memory have theirs. Raise "
+                f"The pool has {session.pool.pool_bytes} bytes, and cannot grow by {nbytes}: its "
+                f"limit is {session.pool.limit}, and the worker and the memory have theirs. Raise "
                 "pool_limit, or free some memory."
             )
         return session.pool.pool_bytes

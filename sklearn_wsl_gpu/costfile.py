@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sklearn_wsl_gpu import windows
+from sklearn_wsl_gpu import costs, windows
 
 #: Name of what calls cost.
 COSTS = "costs"
@@ -81,6 +81,12 @@ def save(data: Any, name: str = COSTS, more: Sequence[str] = ()) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(name)
             raise
+
+
+def forget_engines() -> None:
+    """Have calls that have stayed because of a slower engine try the one that there is now."""
+    with contextlib.suppress(ValueError):
+        save(costs.without_engines(load()))
 
 
 def _key(more: Sequence[str]) -> list[str]:

@@ -28,18 +28,20 @@ _NEAR = 2.0
 _MAX_CURVES, _MAX_POINTS, _MAX_LINKS, _MAX_NAME = 512, 2000, 64, 400
 #: The place of calls that are done here.
 _HERE = ""
-_FORMAT = 1
+_FORMAT = 2
+_NEVER = -1
 
 
 @dataclass(slots=True)
 class _Link:
-    """Round trip (seconds) and bandwidth (bytes a second) to a place, as logarithms, and what computes there."""
+    """Round trip (seconds) and bandwidth (bytes a second) to a place, as logarithms; what computes there, seen when."""
 
     round_trip: float = math.log(_ROUND_TRIP)
     trips: int = 0
     bandwidth: float = math.log(_BANDWIDTH)
     loads: int = 0
     engine: str = ""
+    day: int = 0
 
     def seconds(self, nbytes: int) -> float:
         return math.exp(self.round_trip) + nbytes / math.exp(self.bandwidth)
@@ -60,9 +62,15 @@ class Table:
 
     What it predicts depends on nothing but what was noted, in its order. At most 512 kinds of calls are kept; those
     that were noted longest ago go first.
+
+    Parameters
+    ----------
+    day : int
+        Number of today: what has computed at a place the day before yesterday may be something else by now.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, day: int = 0) -> None:
+        self.day = day
         self._curves: dict[tuple[str, str], Curve] = {}
         self._links: dict[str, _Link] = {}
         self._noted: set[Any] = set()
@@ -73,9 +81,10 @@ class Table:
         A side that may be the cheaper one is tried: as long as it was never measured, it may cost what was published of
         its best case, though not less than half of what is likely; by measuring the doubt vanishes.
         """
-        here, there = self._curves.get((_HERE, work.kind)), self._curves.get((work.place, work.kind))
         link = self._links.get(work.place) or _Link()
-        engine = there.engine if there is not None else work.engine or link.engine
+        work = work._replace(engine=work.engine or link.engine)
+        here, there = self._curves.get((_HERE, work.kind)), self._curves.get((_place(work), work.kind))
+        engine = there.engine if there is not None else work.engine
         hope = outlook(work.kind, engine, child=work.child)
         local = here.at(work.size, work.columns) if here is not None else None
         remote = there.at(work.size, work.columns) if there is not None else None
@@ -129,16 +138,16 @@ class Table:
         self._links[work.place] = link
         if len(self._links) > _MAX_LINKS:
             del self._links[next(iter(self._links))]
-        link.engine = work.engine
+        link.engine, link.day = work.engine, self.day
         link.add(nbytes, crossing)
         self._noted.add(work.place)
         # What the crossing of the data does not explain is the engine's: state that went along, results.
         least = max(seconds - crossing, seconds / 100)
-        self._note(work.place, work, engine, max(seconds - link.seconds(work.nbytes - work.lying), least))
+        self._note(_place(work), work, engine, max(seconds - link.seconds(work.nbytes - work.lying), least))
 
     def note_engine(self, work: Work, engine: str, seconds: float) -> None:
         """Note what an engine took for a call of which it is not known what else it would have taken."""
-        self._note(work.place, work, engine, seconds)
+        self._note(_place(work), work, engine, seconds)
 
     def _note(self, place: str, work: Work, engine: str, seconds: float) -> None:
         key = (place, work.kind)
@@ -157,7 +166,7 @@ class Table:
             for (place, kind), curve in self._curves.items()
         ]
         links = [
-            [place, link.engine, link.round_trip, link.trips, link.bandwidth, link.loads]
+            [place, link.engine, link.round_trip, link.trips, link.bandwidth, link.loads, link.day]
             for place, link in self._links.items()
         ]
         return {"format": _FORMAT, "links": links, "curves": curves}
@@ -174,10 +183,30 @@ class Table:
             curves, links = dict(_read_curves(data)), dict(_read_links(data))
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"No table of costs: {error}") from error
+        for link in links.values():
+            if not 0 <= self.day - link.day <= 1:
+                link.engine = ""
         # Theirs first, so that they leave first.
         self._curves = _merged(curves, self._curves, self._noted, _MAX_CURVES)
         self._links = _merged(links, self._links, self._noted, _MAX_LINKS)
         self._noted &= self._curves.keys() | self._links.keys()
+
+
+def without_engines(data: Any) -> Any:
+    """Return the data of a table without what it knows of the engines at each place: they may be others now.
+
+    Raises
+    ------
+    ValueError
+        If these are not the data of a table.
+    """
+    Table().take_over(data)
+    return {**data, "links": [[*link[:-1], _NEVER] for link in data["links"]]}
+
+
+def _place(work: Work) -> str:
+    """Return what is measured of a place by itself: with other engines it is another one."""
+    return f"{work.place} by {work.engine}"[:_MAX_NAME]
 
 
 def _doubt(own: Estimate, other: Estimate | None) -> float:
@@ -209,9 +238,11 @@ def _read_curves(data: Any) -> Iterator[tuple[tuple[str, str], Curve]]:
 
 
 def _read_links(data: Any) -> Iterator[tuple[str, _Link]]:
-    for place, engine, round_trip, trips, bandwidth, loads in data["links"]:
+    for place, engine, round_trip, trips, bandwidth, loads, day in data["links"]:
         numbers = (_logarithm(round_trip), _whole(trips, 0), _logarithm(bandwidth), _whole(loads, 0))
-        yield _name(place), _Link(*numbers, _name(engine))
+        if type(day) is not int:
+            raise ValueError("Not the number of a day.")
+        yield _name(place), _Link(*numbers, _name(engine), day)
 
 
 def _name(value: Any) -> str:

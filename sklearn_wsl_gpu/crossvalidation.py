@@ -104,7 +104,7 @@ def take(frame: Frame, tasks: Iterable[Task], *, draws: bool, jobs: int | None) 
             fits = [{**dict(zip(positional, args, strict=False)), **kwargs} for _, args, kwargs in taken]
             X = fits[0]["X"]
             work = workload.of_fits(frame.settings, name, estimator, X, len(fits), jobs)
-            work = measuring.lying(work, frame.settings, X)
+            work = measuring.placed(work, frame.settings, X)
             cheaper = policy.cheaper_here(measuring.predict(work)) if frame.settings.policy == "auto" else None
             if cheaper is not None:
                 return Taken(None, taken, _staying(frame, estimator, name, work, cheaper))

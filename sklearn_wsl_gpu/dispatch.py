@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 import warnings
 from collections.abc import Sequence
@@ -16,11 +17,12 @@ from sklearn_wsl_gpu.errors import EngineError, FallbackWarning, OffloadError, R
 from sklearn_wsl_gpu.estimators import Graph, third_party
 from sklearn_wsl_gpu.gather import Gathered, attributes_to_send, fingerprint, gather
 from sklearn_wsl_gpu.invocation import Invocation
-from sklearn_wsl_gpu.measuring import lying, note_local, predict
+from sklearn_wsl_gpu.measuring import note_local, placed, predict
 from sklearn_wsl_gpu.predictions import Prediction, Work
 from sklearn_wsl_gpu.recording import record, record_remote
 from sklearn_wsl_gpu.reporting import CallRecord
 from sklearn_wsl_gpu.session import LoanInTheWay, ModelMissing, Reply, Session
+from sklearn_wsl_gpu.state.encoding import global_generator
 from sklearn_wsl_gpu.workload import of_call, offered
 
 #: Failures that may be the user's own error: scikit-learn, run here, gives the canonical one.
@@ -78,17 +80,16 @@ def _predict(frame: Frame, call: Invocation) -> Prediction | None:
 
 
 def _work(frame: Frame, call: Invocation) -> Work:
-    return lying(of_call(frame.settings, call), frame.settings, call.data)
+    return placed(of_call(frame.settings, call), frame.settings, call.data)
 
 
 def _facts(call: Invocation) -> policy.Facts:
-    estimator, args = call.estimator, call.args
-    in_place = call.kwargs.get("copy", True) is False or (len(args) > 1 and args[1] is False)
+    estimator = call.estimator
     return policy.Facts(
         call.row.name,
         _find_override(call),
         inputs.count_elements(call.data),
-        in_place or call.row.works_in_place(estimator),
+        call.is_in_place or call.row.works_in_place(estimator),
         call.fits and progress.stays(estimator),
     )
 
@@ -236,13 +237,25 @@ def _stay(frame: Frame, call: Invocation, reason: Reason) -> Any:
         record(frame, CallRecord(name, call.method, "local", "scikit-learn", reason, seconds))
 
 
+def _judge(frame: Frame, call: Invocation, error: OffloadError) -> None:
+    """Have scikit-learn say what is wrong, if it is, on a copy: nothing is done, so nothing is to be changed."""
+    drawn = global_generator().get_state(legacy=False)
+    try:
+        try:
+            estimator = copy.deepcopy(call.estimator)
+        except Exception:  # it holds what cannot be copied
+            estimator = copy.copy(call.estimator)
+        _stay(frame, Invocation(call.row, call.method, call.raw, estimator, call.args, call.kwargs), error.reason)
+    finally:
+        global_generator().set_state(drawn)
+
+
 def _fall_back(frame: Frame, call: Invocation, error: OffloadError) -> Any:
-    before = dict(vars(call.estimator))
-    value = _stay(frame, call, error.reason)
     if frame.settings.fallback == "raise":
-        # scikit-learn has no objection, so the engine failed: undo, and say so.
-        call.estimator.__dict__ = before
+        _judge(frame, call, error)
+        # scikit-learn has no objection, so the engine failed.
         raise EngineError(f"The worker failed where local scikit-learn does not: {error}") from error
+    value = _stay(frame, call, error.reason)
     what = f"{call.row.name}.{call.method}"
     if frame.settings.fallback == "local" and (error.code, what) not in frame.warned:
         frame.warned.add((error.code, what))

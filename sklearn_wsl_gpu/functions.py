@@ -39,7 +39,7 @@ def call(frame: Frame, function: Function, raw: Any, args: Sequence[Any], kwargs
             return raw(*args, **kwargs)
     array = next(value for value in (*args, *kwargs.values()) if type(value) is np.ndarray)
     work = workload.of_function(frame.settings, function.name, array, engine)
-    work = measuring.lying(work, frame.settings, array)
+    work = measuring.placed(work, frame.settings, array)
     cheaper = policy.cheaper_here(measuring.predict(work)) if frame.settings.policy == "auto" else None
     if cheaper is None:
         try:

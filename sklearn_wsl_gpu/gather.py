@@ -271,15 +271,19 @@ def gather(
         sent = frozenset(attributes)
         state = encoder.attributes(attributes)
     if not call.fits:
-        encoder.know_attributes(vars(call.estimator))
+        encoder.know_attributes(_attributes(call.row, call.estimator, call.method, True))
     elif isinstance(call.row, Graph) or call.row.draws_globally(call.estimator):
         generator = generator_node(global_generator(), -1)
     converted = partial(_convert, call, ["array_api_dispatch", True] in settings)
     arguments, keywords = support.without_target(call.row, call.method, call.args, call.kwargs)
-    nodes = [encoder.encode(converted(value)) for value in arguments]
-    named = [[name, encoder.encode(converted(value))] for name, value in keywords.items()]
-    double = (array for array in encoder.arrays if array is call.data and array.dtype == np.float64)
-    placed = place(encoder, pool, loan, next(double, None) if single else None)
+    given = [(value, converted(value)) for value in (*arguments, *keywords.values())]
+    encoded = [encoder.encode(value) for _, value in given]
+    nodes, named = (
+        encoded[: len(arguments)],
+        [[*pair] for pair in zip(keywords, encoded[len(arguments) :], strict=True)],
+    )
+    double = [value for before, value in given if before is call.data and _is_double(value)]
+    placed = place(encoder, pool, loan, double[0] if single and double else None)
     body = CallBody(
         call.row.name, call.method, engine, model, keep, state, nodes, named, placed.named, placed.lent,
         settings, generator, watched, pool.thresholds.inline,
@@ -290,6 +294,10 @@ def gather(
         sent, result, placed.lent_arrays, placed.changeable, loan, result_bytes=0 if X is None else X.nbytes,
         overwritten=any(X is array for array in encoder.arrays), priority=priority,
     )  # fmt: skip
+
+
+def _is_double(value: Any) -> bool:
+    return type(value) is np.ndarray and value.dtype == np.float64
 
 
 def _overwritable(call: Invocation, arrays: list[Array], nodes: list[Any]) -> Array | None:

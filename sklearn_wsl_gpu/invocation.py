@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sklearn_wsl_gpu.estimators import METHODS, Row
-from sklearn_wsl_gpu.support import Request, facts_of, request_of
+from sklearn_wsl_gpu.support import Request, facts_of, names_of, request_of
 
 
 class Invocation:
@@ -24,7 +24,7 @@ class Invocation:
     args, kwargs
         What it is called with.
     data : object
-        The argument X as the user gave it (y for label encoders), or None.
+        The first argument, which is X nearly everywhere, as the user gave it; or None.
     fits : bool
         Whether it changes the estimator's fitted state.
     """
@@ -42,8 +42,27 @@ class Invocation:
     ) -> None:
         self.row, self.method, self.raw = row, method, raw
         self.estimator, self.args, self.kwargs = estimator, args, kwargs
-        self.data: Any = args[0] if args else kwargs.get("X", kwargs.get("y"))
+        self.data: Any = args[0] if args else self.argument(0)
         self.fits = METHODS[method].fits
+
+    def argument(self, place: int, default: Any = None) -> Any:
+        """Return what a parameter of the method is given, by its place or its name."""
+        if place < len(self.args):
+            return self.args[place]
+        names = names_of(self.row, self.method)
+        return self.kwargs.get(names[place], default) if place < len(names) else default
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the caller has it overwrite the data: scikit-learn asks whether `copy` is true, if it is not None."""
+        if len(self.args) < 2 and not self.kwargs:
+            return False
+        names = names_of(self.row, self.method)
+        value = self.argument(names.index("copy"), True) if "copy" in names else True
+        try:
+            return value is not None and not value
+        except (TypeError, ValueError):
+            return False
 
     def request(self) -> Request:
         """Return what an engine is asked about it."""

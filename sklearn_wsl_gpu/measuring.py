@@ -43,16 +43,20 @@ def predict(work: Work) -> Prediction:
     with _measured.lock:
         if not _measured.loaded:
             _measured.loaded = True
+            _measured.table.day = int(time.time() // 86400)
             _take_over()
         return _measured.table.predict(work)
 
 
-def lying(work: Work, settings: Settings, data: Any) -> Work:
-    """Return it with the bytes of its data that lie where the worker reads them already."""
+def placed(work: Work, settings: Settings, data: Any) -> Work:
+    """Return it with what an open session knows: the engines, and what of its data the worker can read already."""
+    session = sessions.peek(settings)
+    if session is None:
+        return work
+    work = work._replace(engine=",".join(session.engines))
     if work.nbytes < _LEAST_LYING or type(data) is not np.ndarray:
         return work
-    session = sessions.peek(settings)
-    if session is None or not session.moving.is_shared or session.pool.find_kept(data) is None:
+    if not session.moving.is_shared or session.pool.find_kept(data) is None:
         return work
     return work._replace(lying=work.nbytes)
 

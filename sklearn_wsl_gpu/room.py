@@ -108,15 +108,11 @@ class Room:
         with self._growing:
             dropped = self.pool.drop_idle()
             given = 0
-            while self._unsure:
-                with contextlib.suppress(OffloadError):
-                    self._tell(m.Detach(self._session, self._unsure.pop()))
-            for number, segment in dropped.items():
-                with contextlib.suppress(OffloadError):
-                    self._tell(m.Detach(self._session, number))
+            for segment in dropped.values():
                 given += segment.geometry.pool_bytes
                 segment.close()
-            self._trim_there()
+            self._unsure += dropped
+            self._forget_there()
             return given + self.pool.trim(self._ready_bytes)
 
     def wish(self, nbytes: int) -> None:
@@ -133,6 +129,17 @@ class Room:
     def _tell(self, message: m.Message, deadline: float | None = None, body: bytes = b"") -> m.Message:
         patience = time.monotonic() + _ANSWER_SECONDS
         return self._ask(message, patience if deadline is None else min(deadline, patience), body)
+
+    def _forget_there(self) -> None:
+        """Have the worker forget segments that are gone here, and trim what it has for the others."""
+        try:
+            while self._unsure and not self._stop.is_set():
+                self._tell(m.Detach(self._session, self._unsure[-1]))
+                del self._unsure[-1]
+        except OffloadError:
+            return  # it is not asked again and again: that is done the next time
+        if not self._stop.is_set():
+            self._trim_there()
 
     def _trim_there(self) -> None:
         leases = self.pool.counters.leases
@@ -257,13 +264,6 @@ class Room:
             seconds_of(large.copy) / _BALLAST_BYTES,
         )
 
-    def _reserve(self, start: int, nbytes: int) -> None:
-        # A little at a time: a call that needs a page now waits for as much, of a thread that is behind all others.
-        for begin in range(start, start + nbytes, memory.RESERVE_CHUNK_BYTES):
-            if self._stop.is_set():
-                return
-            self.pool.segment.reserve(begin, min(memory.RESERVE_CHUNK_BYTES, start + nbytes - begin))
-
     def _make_ready(self) -> None:
         memory.step_back()
         segment = self.pool.segment
@@ -274,7 +274,7 @@ class Room:
             is_input = start == segment.geometry.input_range[0]
             with contextlib.suppress(OffloadError, OSError), numa.near(self._node if is_input else numa.UNKNOWN):
                 if not is_input or self.pool.reserves_inputs:
-                    self._reserve(start, nbytes)
-                    if not prefault.prefault(segment, start, nbytes, self._stop):
+                    is_done = segment.reserve_behind(start, nbytes, self._stop)
+                    if not is_done or not prefault.prefault(segment, start, nbytes, self._stop):
                         continue
                 self._tell(m.Warm(self._session, 0, start, nbytes))

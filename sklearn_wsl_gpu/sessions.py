@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 
 from sklearn_wsl_gpu import launch, sockets
 from sklearn_wsl_gpu.config import Settings
-from sklearn_wsl_gpu.errors import OffloadError, ProtocolError, VersionMismatch, WorkerStartError, WorkerUnavailable
+from sklearn_wsl_gpu.errors import (
+    DEADLINE_PASSED,
+    DeadlineExceeded,
+    OffloadError,
+    ProtocolError,
+    VersionMismatch,
+    WorkerStartError,
+    WorkerUnavailable,
+)
 from sklearn_wsl_gpu.pool.heirs import Heirs
 from sklearn_wsl_gpu.saying import say
 from sklearn_wsl_gpu.session import Session
@@ -67,31 +75,43 @@ def obtain(settings: Settings) -> Session:
     session = _sessions.live.get(key)
     if session is not None and _is_usable(session):
         return session
-    with _sessions.lock:
-        session = _sessions.live.pop(key, None)
-        if session is not None:
-            if _is_usable(session):
-                _sessions.live[key] = session
-                return session
-            if session.silent:
-                launch.discard(session.where)
-            session.close()
-        known = _sessions.failed.get(key)
-        begin = time.monotonic()
-        if known is not None and begin < known[0]:
-            raise known[1].with_traceback(None)
-        try:
-            with _opening():
-                session = _open(settings)
-        except WorkerUnavailable as error:
-            end = time.monotonic()
-            pause = min(max(_RETRY_TIMES * (end - begin), _RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
-            _sessions.failed[key] = (end + pause, error)
-            raise
-        _sessions.failed.pop(key, None)
-        _say(settings, f"pool of {session.pool.why}")
-        _sessions.live[key] = session
-        return session
+    if settings.timeout is None:
+        with _sessions.lock:
+            return _obtain(settings, key)
+    # Another thread may open a session, which takes as long as its worker does to start.
+    if not _sessions.lock.acquire(timeout=settings.timeout):
+        raise DeadlineExceeded(DEADLINE_PASSED)
+    try:
+        return _obtain(settings, key)
+    finally:
+        _sessions.lock.release()
+
+
+def _obtain(settings: Settings, key: SessionKey) -> Session:
+    session = _sessions.live.pop(key, None)
+    if session is not None:
+        if _is_usable(session):
+            _sessions.live[key] = session
+            return session
+        if session.silent:
+            launch.discard(session.where)
+        session.close()
+    known = _sessions.failed.get(key)
+    begin = time.monotonic()
+    if known is not None and begin < known[0]:
+        raise known[1].with_traceback(None)
+    try:
+        with _opening():
+            session = _open(settings)
+    except WorkerUnavailable as error:
+        end = time.monotonic()
+        pause = min(max(_RETRY_TIMES * (end - begin), _RETRY_SECONDS), _LONGEST_RETRY_SECONDS)
+        _sessions.failed[key] = (end + pause, error)
+        raise
+    _sessions.failed.pop(key, None)
+    _say(settings, f"pool of {session.pool.why}")
+    _sessions.live[key] = session
+    return session
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sklearn_wsl_gpu import windows
+from sklearn_wsl_gpu import costfile, windows
 from sklearn_wsl_gpu.errors import ConfigurationError, OffloadError, WorkerStartError, WorkerUnavailable
 from sklearn_wsl_gpu.keys import HOME, checked_directory, ensure_keys, read_client_keys, read_worker_keys
 from sklearn_wsl_gpu.launch import commands, kept, wsl
@@ -101,6 +101,7 @@ def start(
         raise
     if known is None:
         process.let_go()
+        costfile.forget_engines()
     else:
         _end(process, directory)
     return found, known is None
@@ -217,7 +218,9 @@ def resize(keys: str | None, endpoint: str | None, session: int, nbytes: int) ->
         )
     answer = _ask(found["endpoint"], directory, m.Resize(b"", session, nbytes))
     if not isinstance(answer, m.Report):
-        raise WorkerUnavailable(f"The worker at {found['endpoint']} does not take that: {answer}")
+        raise WorkerUnavailable(
+            f"The worker at {found['endpoint']} does not take that: {getattr(answer, 'words', answer)}"
+        )
     return int(dict((name, value) for name, value in answer.counters)["sessions"])
 
 

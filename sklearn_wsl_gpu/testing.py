@@ -87,6 +87,8 @@ class _Measure:
     rtol: float = 0.0
     atol: float = 0.0
     tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
+    #: The ids of those that are being compared.
+    entered: set[tuple[int, int]] = field(default_factory=set)
 
     def of_attribute(self, name: str) -> _Measure:
         if name not in self.tolerances:
@@ -108,11 +110,21 @@ class _Measure:
         if isinstance(a, (list, tuple)):
             return self._sequences(a, b, path)
         if isinstance(a, BaseEstimator):
-            return self._mappings(_attributes(a), _attributes(b), path, ".{}")
+            return self._objects(a, b, path)
         return self._others(a, b, path)
 
+    def _objects(self, a: Any, b: Any, path: str) -> str | None:
+        pair = id(a), id(b)
+        if pair in self.entered:  # they hold themselves
+            return None
+        self.entered.add(pair)
+        try:
+            return self._mappings(_attributes(a), _attributes(b), path, ".{}")
+        finally:
+            self.entered.discard(pair)
+
     def _others(self, a: Any, b: Any, path: str) -> str | None:
-        if type(a).__module__.partition(".")[0] in ("pandas", "polars"):
+        if type(a).__module__.partition(".")[0] in ("pandas", "polars") and hasattr(a, "to_numpy"):
             return self._frames(a, b, path)
         if isinstance(a, (Tree, CyLossFunction)):
             return self.difference(a.__reduce__()[1:], b.__reduce__()[1:], path)
@@ -125,7 +137,7 @@ class _Measure:
         if isinstance(a, float):
             return self._arrays(np.float64(a), np.float64(b), path)
         if type(a).__module__.startswith("sklearn.") and hasattr(a, "__dict__"):
-            return self._mappings(_attributes(a), _attributes(b), path, ".{}")
+            return self._objects(a, b, path)
         # What compares by identity (a function, say) is never equal to its copy: that is a difference as well.
         return None if a == b else _tell(path, "value", a, b)
 

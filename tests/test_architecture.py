@@ -32,7 +32,7 @@ CLIENT = {
     "protocol": "errors arrays waiting",
     "pool": "errors arrays paths waiting windows",
     "state": "errors arrays estimators pool",
-    "costfile": "windows",
+    "costfile": "costs windows",
     "carriers": "arrays costfile errors pool protocol",
     "abandoned": "errors pool protocol sockets",
     # Decisions
@@ -52,7 +52,7 @@ CLIENT = {
     "newfile": "",
     "keys": "errors newfile windows",
     "sockets": "errors keys protocol",
-    "launch": "errors config keys newfile paths saying sockets windows",
+    "launch": "costfile errors config keys newfile paths saying sockets windows",
     "lending": "arrays pool",
     "gather": "_compat arrays errors estimators inputs invocation lending namespaces pool protocol state support "
     "waiting",
@@ -65,7 +65,7 @@ CLIENT = {
     "progress": "_compat errors saying state",
     "adopt": "_compat arrays errors estimators gather graphs invocation pool session state",
     "dispatch": "_compat adopt config errors estimators gather graphs inheritance inputs invocation lending "
-    "measuring policy predictions progress recording reporting session sessions support workload",
+    "measuring policy predictions progress recording reporting session sessions state support workload",
     "recording": "config gather measuring predictions reporting saying session",
     "crossvalidation": "_compat adopt config errors estimators gather graphs inputs lending measuring policy "
     "predictions progress protocol pool recording reporting session sessions state support workload",
@@ -81,7 +81,7 @@ CLIENT = {
     "enabling": "config context patching reporting",
     "autoload": "enabling errors following importing saying",
     "running": "autoload errors keys reporting windows",
-    "standing": "errors keys launch pool protocol sockets waiting windows",
+    "standing": "costfile errors keys launch pool protocol sockets waiting windows",
     "doctor": "carriers config context errors keys launch paths pool protocol sessions standing windows",
     "cli": "config doctor errors launch running standing tables workertext",
     "__main__": "cli",
@@ -102,7 +102,8 @@ WORKER = {
     "engines": ".errors .estimators .state .support",
     "sessions": ".arrays .errors .pool .protocol .waiting",
     "supervisor": "link",
-    "scheduler": "arrivals link sessions supervisor .errors .protocol .waiting",
+    "telling": "sessions",
+    "scheduler": "arrivals link sessions supervisor telling .errors .protocol .waiting",
     "fleet": "arrivals scheduler sessions",
     "listening": ".errors",
     "arrivals": ".arrays .pool",

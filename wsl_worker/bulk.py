@@ -105,49 +105,53 @@ class Bulk:
         """Close a session's account, if it has one."""
         account = self._accounts.pop(session, None)
         if account is not None:
-            account.close()
+            # In a thread: connections need a moment to end, and to give much memory back takes long.
+            try:
+                self._start(account.close)
+            except RuntimeError:  # there are too many
+                account.close()
 
     def warm(self, segment: Segment, start: int, nbytes: int) -> None:
         """Make pages of a run ready for this process, in the background; what is no run of the segment is left out."""
         if start % PAGE or not DATA_OFFSET <= start < start + nbytes <= segment.geometry.file_bytes:
             return
-        if self._to_warm is None:
-            self._to_warm = queue.Queue(_MAX_TO_WARM)
-            with contextlib.suppress(RuntimeError):  # there are too many threads
-                self._warming = self._start(partial(_warm_all, self._to_warm, self._closing))
-        with contextlib.suppress(queue.Full):  # it is a favour
-            self._to_warm.put_nowait((segment, start, nbytes))
+        runs = self._to_warm or queue.Queue(_MAX_TO_WARM)
+        with contextlib.suppress(queue.Full, RuntimeError):  # it is a favour; there may be too many threads
+            runs.put_nowait((segment, start, nbytes))
+            if self._to_warm is None:
+                self._warming = self._start(partial(_warm_all, runs, self._closing))
+                self._to_warm = runs
 
     def listen(self) -> None:
         """Open the ports; may raise `OSError`."""
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         # As ZeroMQ does: at [::] IPv4 is served, too.
         both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
-        listener = socket.create_server(
-            (self._host, self._port), family=family, backlog=_MAX_STRANGERS, dualstack_ipv6=both
-        )
-        self._listeners.append(listener)
-        self.routes.append(["tcp", "", self.port])
-        if self._vsock:
-            self._listen_at_vsock()
-        self._stop = os.eventfd(0)
-        selector = selectors.DefaultSelector()
-        selector.register(self._stop, selectors.EVENT_READ)
-        for one in self._listeners:
-            one.setblocking(False)
-            selector.register(one, selectors.EVENT_READ)
-        self._start(partial(self._accept, selector))
-
-    def _listen_at_vsock(self) -> None:
-        listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-        self._listeners.append(listener)
-        listener.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
-        listener.listen(_MAX_STRANGERS)
-        port = listener.getsockname()[1]
-        machine = listening.vm_id()
-        if machine:
-            self.routes.append(["hyperv", machine, port])
-        self.routes.append(["vsock", str(listening.local_cid()), port])
+        with contextlib.ExitStack() as otherwise:
+            listener = otherwise.enter_context(
+                socket.create_server(
+                    (self._host, self._port), family=family, backlog=_MAX_STRANGERS, dualstack_ipv6=both
+                )
+            )
+            listeners, routes = [listener], [["tcp", "", int(listener.getsockname()[1])]]
+            if self._vsock:
+                listeners.append(otherwise.enter_context(socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)))
+                routes += _listen_at_vsock(listeners[1])
+            stop = os.eventfd(0)
+            otherwise.callback(os.close, stop)
+            selector = otherwise.enter_context(selectors.DefaultSelector())
+            selector.register(stop, selectors.EVENT_READ)
+            for one in listeners:
+                one.setblocking(False)
+                selector.register(one, selectors.EVENT_READ)
+            self._listeners, self._stop = listeners, stop
+            try:
+                self._start(partial(self._accept, selector))
+            except RuntimeError as error:
+                self._listeners, self._stop = [], -1
+                raise OSError(f"no thread for it can be started ({error})") from error
+            otherwise.pop_all()
+            self.routes += routes
 
     def close(self) -> None:
         """Close all accounts and ports."""
@@ -239,13 +243,23 @@ class Bulk:
         return account if frames.is_proof(proof, key, b"client", nonce, other) else None
 
 
+def _listen_at_vsock(listener: socket.socket) -> list[list[object]]:
+    """Return the routes to it."""
+    listener.bind((socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY))
+    listener.listen(_MAX_STRANGERS)
+    port = listener.getsockname()[1]
+    machine = listening.vm_id()
+    found: list[list[object]] = [["hyperv", machine, port]] if machine else []
+    return [*found, ["vsock", str(listening.local_cid()), port]]
+
+
 def _warm_all(runs: queue.Queue[tuple[Segment, int, int] | None], closing: threading.Event) -> None:
     step_back()
     while (run := runs.get()) is not None and not closing.is_set():
         segment, start, nbytes = run
         with contextlib.suppress(OffloadError, OSError):
-            segment.reserve(start, nbytes)
-            prefault(segment, start, nbytes, closing)
+            if segment.reserve_behind(start, nbytes, closing):
+                prefault(segment, start, nbytes, closing)
         del run, segment  # a session that ends takes its memory along
 
 

@@ -42,7 +42,7 @@ def open_file(path: str, epoch: int, geometry: Geometry) -> ClientFile:
     CarrierFailed
         With the reason, if it cannot be opened, or is not that segment.
     """
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     try:
         descriptor = os.open(_here(path), flags)
     except (OSError, ValueError) as error:

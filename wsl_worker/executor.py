@@ -126,8 +126,7 @@ class Executor:
             job, outputs = fields
             if job in self._waiting:
                 session, finished = self._waiting.pop(job)
-                granted = check_span_ref(outputs)
-                self._guarded(job, lambda: self._deliver(session, job, finished, self._reserve(session, granted)))
+                self._guarded(job, lambda: self._deliver_later(session, job, finished, outputs))
         elif kind == "drop":
             self._waiting.pop(fields[0], None)
         elif kind == "attach":
@@ -197,38 +196,35 @@ class Executor:
                     space = Space(_window(self._segment(session, granted), granted), granted == own)
                 finished = self._calls.run(session, call, views, places, lambda event: self._tell(job, event), space)
             except ModelMissing:
+                self._busy = False  # from here on a message would be torn by an interrupt
                 self._link.send(["need_model", job])
                 return
             if not finished.arrays or (granted is not None and granted.nbytes >= finished.nbytes):
                 self._deliver(session, job, finished, granted)
             else:
                 held = [span for span in [*spans, granted] if span is not None]
-                self._waiting[job] = session, (detached := self._detach(session, held, finished))
+                detached = self._detach(session, held, finished)
+                self._busy = False
+                self._waiting[job] = session, detached
                 self._link.send(["need_output", job, detached.nbytes])
 
         self._guarded(job, work)
 
     def _guarded(self, job: int, work: Any) -> None:
-        self._busy = True
+        failure = None
         try:
-            work()
+            try:
+                self._busy = True
+                work()
+            finally:
+                self._busy = False
         except DeviceLost:
             os._exit(DEVICE_LOST)  # an orderly exit would wait for the device
-        except OffloadError as error:
-            self._link.send(["failed", job, error.code, str(error)])
-        except KeyboardInterrupt:
-            self._link.send(["failed", job, "cancelled", "The call was cancelled."])
-        except MemoryError as error:
-            self._link.send(["failed", job, "engine-error", f"The worker ran out of memory: {error}"])
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            words = f"{type(error).__name__}: {str(error)[:2000]} (in {last.name}, line {last.lineno})"
-            self._link.send(["failed", job, "estimator-error", words])
-        else:
-            return
-        finally:
-            self._busy = False
-        self._output.take()
+        except (Exception, KeyboardInterrupt) as error:
+            failure = _in_words(error)
+        if failure is not None:
+            self._link.send(["failed", job, *failure])
+            self._output.take()
 
     def _segment(self, session: int, span: SpanRef) -> Segment:
         segment = self._segments.get((session, span.segment))
@@ -275,7 +271,7 @@ class Executor:
         return span
 
     def _deliver(self, session: int, job: int, finished: Finished, granted: SpanRef | None) -> None:
-        self._busy = False  # from here on a message would be torn by an interrupt
+        self._busy = False
         if finished.arrays:
             assert granted is not None
             segment = self._segment(session, granted)
@@ -286,6 +282,10 @@ class Executor:
             placing.write(segment.map, granted.start, refs, arrays)
             segment.seal(granted.start, granted.generation, finished.nbytes, WORKER)
         self._link.send(["result", job], encode_body(finished.body))
+
+    def _deliver_later(self, session: int, job: int, finished: Finished, outputs: Any) -> None:
+        self._busy = False  # an interrupt is meant for the job that has just ended
+        self._deliver(session, job, finished, self._reserve(session, check_span_ref(outputs)))
 
     def _detach(self, session: int, spans: Sequence[SpanRef], finished: Finished) -> Finished:
         # The client may reuse the spans of its arrays once it is told that the result waits for room.
@@ -298,6 +298,18 @@ class Executor:
                 for array in arrays
             ]
         return finished.anew(arrays)
+
+
+def _in_words(error: BaseException) -> tuple[str, str]:
+    """Return the code of a failure, and what there is to say."""
+    if isinstance(error, OffloadError):
+        return error.code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "cancelled", "The call was cancelled."
+    if isinstance(error, MemoryError):
+        return "engine-error", f"The worker ran out of memory: {error}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return "estimator-error", f"{type(error).__name__}: {str(error)[:2000]} (in {last.name}, line {last.lineno})"
 
 
 def _window(segment: Segment, span: SpanRef) -> Array:

@@ -18,9 +18,9 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from sklearn_wsl_gpu.carriers import shared
-from sklearn_wsl_gpu.errors import OffloadError, ProtocolError
+from sklearn_wsl_gpu.errors import OffloadError, ProtocolError, WorkerUnavailable
 from sklearn_wsl_gpu.protocol import messages as m
-from sklearn_wsl_gpu.protocol.codec import MAX_MESSAGE_BYTES
+from sklearn_wsl_gpu.protocol.codec import MAX_HEAD_BYTES, MAX_MESSAGE_BYTES
 from sklearn_wsl_gpu.protocol.version import PROTOCOL, agree
 from wsl_worker.bulk import Bulk
 from wsl_worker.doors import Doors
@@ -94,6 +94,7 @@ class Front:
         self._socket.curve_secretkey = secret.encode("ascii")
         self._socket.zap_domain = ZAP_DOMAIN
         self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        self._socket.sndhwm = self._socket.rcvhwm = 8  # messages of a client, which asks one thing at a time
         self._socket.setsockopt(zmq.HANDSHAKE_IVL, 2000)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
@@ -209,7 +210,7 @@ class Front:
     def _read(self, envelope: Envelope, user: str, payload: list[bytes]) -> None:
         if len(payload) not in (1, 2):
             raise ProtocolError("A message has one or two frames.")
-        self._handle(envelope, user, m.decode(payload[0]), payload[1] if len(payload) == 2 else b"")
+        self._handle(envelope, user, m.decode(payload[0], MAX_HEAD_BYTES), payload[1] if len(payload) == 2 else b"")
 
     def _handle(self, envelope: Envelope, user: str, message: m.Message, body: bytes) -> None:
         if isinstance(message, m.Hello):
@@ -252,7 +253,7 @@ class Front:
         if isinstance(message, m.Resize):
             found = [one for one in self._sessions if message.number in (0, one.number)]
             for one in found:
-                one.wish = message.nbytes
+                one.note_wish(message.nbytes)
             return m.Report([["sessions", len(found)]])
         return None
 
@@ -270,6 +271,9 @@ class Front:
         number = self._sessions.next_number()
         accepted = self._doors.accept(number, 0, hello.offer, self._pool_bytes)
         process = self._watchable(hello)
+        if process < 0 and not accepted.own:
+            os.close(accepted.descriptor)
+            raise WorkerUnavailable("The worker cannot tell when this process ends.", "no-carrier")
         session = self._sessions.open(
             number, user, hello.pid, accepted.descriptor, accepted.geometry, process, time.monotonic()
         )
@@ -310,7 +314,7 @@ class Front:
         if number not in session.descriptors or (is_first and number not in session.mirrors):
             raise ProtocolError(f"This session's pool has no segment of number {number} to do that with.")
         if isinstance(message, m.Detach):
-            scheduler.tell_of_segment("drop_segment", session, number)
+            scheduler.drop_segment(session, number)
             if is_first:
                 self._doors.empty(session.number)
                 scheduler.attach_segment(session, number)
@@ -318,7 +322,7 @@ class Front:
                 session.drop_segment(number)
                 self._doors.drop(session.number, number)
         else:
-            scheduler.tell_of_segment("warm", session, number, message.start, message.nbytes)
+            scheduler.warm(session, number, message.start, message.nbytes)
             self._doors.warm(session.number, number, message.start, message.nbytes)
         return m.Done()
 

@@ -15,8 +15,17 @@ from sklearn_wsl_gpu.protocol import states
 from sklearn_wsl_gpu.waiting import Queue, Waits
 from wsl_worker.arrivals import Arrival
 from wsl_worker.link import LinkClosed
-from wsl_worker.sessions import MAX_QUEUED, MAX_QUEUED_IN_ALL, Envelope, Job, Session
+from wsl_worker.sessions import (
+    MAX_QUEUED,
+    MAX_QUEUED_BYTES,
+    MAX_QUEUED_BYTES_IN_ALL,
+    MAX_QUEUED_IN_ALL,
+    Envelope,
+    Job,
+    Session,
+)
 from wsl_worker.supervisor import Supervisor
+from wsl_worker.telling import Telling
 
 #: An executor that does not hear an interrupt within this time is replaced.
 _INTERRUPT_SECONDS = 1.0
@@ -63,6 +72,7 @@ class Scheduler:
         self._held_until = 0.0
         self._kill_at: float | None = None
         self._sessions: dict[int, Session] = {}
+        self._telling = Telling(lambda head, descriptor: self._send(head, descriptor=descriptor))
         self._done = 0
         self._failed_starts = 0
         self._start_at, self._pause = 0.0, _PAUSE_SECONDS
@@ -70,19 +80,33 @@ class Scheduler:
     def attach(self, session: Session) -> None:
         """Let the executor map a session's pool."""
         self._sessions[session.number] = session
-        for number in session.descriptors:
-            self.attach_segment(session, number)
+        if self.ready:
+            for number in session.descriptors:
+                self._telling.attach(session, number)
+            self._tell_if_idle()
 
     def attach_segment(self, session: Session, number: int) -> None:
         """Let the executor map a segment of a session's pool."""
         if self.ready:
-            head = ["attach", session.number, number, number in session.mirrors]
-            self._send(head, descriptor=os.dup(session.descriptors[number]))
+            self._telling.attach(session, number)
+            self._tell_if_idle()
 
-    def tell_of_segment(self, kind: str, session: Session, number: int, *about: int) -> None:
-        """Tell the executor to ``"drop_segment"`` or to ``"warm"`` a run of it, after all that was told before."""
+    def drop_segment(self, session: Session, number: int) -> None:
+        """Let the executor forget a segment."""
         if self.ready:
-            self._send([kind, session.number, number, *about])
+            self._telling.drop(session, number)
+            self._tell_if_idle()
+
+    def warm(self, session: Session, number: int, start: int, nbytes: int) -> None:
+        """Let the executor make a run of a segment ready."""
+        if self.ready:
+            self._telling.warm(session, number, start, nbytes)
+            self._tell_if_idle()
+
+    def _tell_if_idle(self) -> None:
+        if self._running is None:
+            with contextlib.suppress(OSError):  # there are too many descriptors: it is tried again
+                self._telling.tell_all()
 
     def detach(self, session: Session) -> None:
         """Forget a session: its queued requests, its models, and its running job if there is one."""
@@ -95,8 +119,7 @@ class Scheduler:
                 self._interrupt()
             else:
                 del self._jobs[job.number]
-        if self.ready:
-            self._send(["detach", session.number])
+        self._telling.forget(session)
 
     def arrived(self, session: int, arrival: Arrival) -> None:
         """Let the executor copy to its device what has come of a session's arrays, if it has nothing else to do."""
@@ -109,8 +132,7 @@ class Scheduler:
         if call.request in session.jobs:
             self.wait(session, m.Wait(call.session, call.request), envelope)
             return
-        queued = len(self._queue)
-        if queued >= MAX_QUEUED_IN_ALL or sum(job.session is session for job in self._queue) >= MAX_QUEUED:
+        if not self._has_place(session, len(body)):
             self.answer(envelope, m.Failed(call.request, "queue-full", "The worker's queue is full; try again."), b"")
             return
         now = time.monotonic()
@@ -121,6 +143,16 @@ class Scheduler:
         self._jobs[job.number] = job
         self._queue.add(job, call.priority)
         self._start_next()
+
+    def _has_place(self, session: Session, nbytes: int) -> bool:
+        """Tell whether a request with a body of so many bytes may wait here, beside those that have not ended."""
+        own = [job for job in self._jobs.values() if job.session is session]
+        return (
+            len(self._jobs) < MAX_QUEUED_IN_ALL
+            and len(own) < MAX_QUEUED
+            and (not own or sum(len(job.body) for job in own) + nbytes <= MAX_QUEUED_BYTES)
+            and sum(len(job.body) for job in self._jobs.values()) + nbytes <= MAX_QUEUED_BYTES_IN_ALL
+        )
 
     def wait(self, session: Session, wait: m.Wait, envelope: Envelope) -> None:
         """Answer about a request, now or when it ends."""
@@ -165,7 +197,7 @@ class Scheduler:
                 self._queue.leave(job)
             if job.state == states.WAITING_FOR_OUTPUT:
                 self._held_until = 0.0
-            self._send(["drop", job.number])
+                self._send(["drop", job.number])
             self._end(job, m.Failed(job.request, "cancelled", "The call was cancelled."))
         self.answer(envelope, m.Cancelled(cancel.request), b"")
 
@@ -175,9 +207,10 @@ class Scheduler:
         if link is None:
             return True
         try:
-            link.flush()
+            # First what it has said: of one that has ended, writing tells nothing else.
             while (message := link.receive()) is not None:
                 self._heard(*message[:2])
+            link.flush()
         except LinkClosed:
             return False
         return True
@@ -189,6 +222,7 @@ class Scheduler:
         was_ready, how = self.ready, self.supervisor.bury()
         self.ready, self._kill_at, self._held_until = False, None, 0.0
         self._running = None
+        self._telling.clear()
         for job in list(self._jobs.values()):
             if job.state in (states.RUNNING, states.WAITING_FOR_OUTPUT):
                 code = "cancelled" if job.cancellers else "executor-died"
@@ -278,11 +312,11 @@ class Scheduler:
             self._start_next()
             return
         if kind == "need_output":
-            self._held_until = time.monotonic() + _HOLD_SECONDS
-            if job.cancellers:
+            if job.cancellers or job.session.number not in self._sessions:
                 self._send(["drop", job.number])
                 self._end(job, m.Failed(job.request, "cancelled", "The call was cancelled."))
             else:
+                self._held_until = time.monotonic() + _HOLD_SECONDS
                 job.step("need_output")
                 self._reply(job, m.NeedOutput(job.request, fields[1]))
         elif kind == "result":
@@ -295,6 +329,7 @@ class Scheduler:
         else:
             raise ProtocolError(f"The executor said {kind!r}.")
         self._start_next()
+        self._tell_if_idle()
 
     def _progressed(self, job: Job | None, event: list[Any]) -> None:
         if job is None or len(job.events) >= _MAX_EVENTS:
@@ -327,8 +362,15 @@ class Scheduler:
         self._waits.add(now - job.arrived_at)
         job.step("start")
         self._running = job
+        try:
+            self._telling.tell(job.session)
+        except OSError as error:
+            words = f"The worker's executor cannot have this session's pool: {error.strerror}."
+            self._ended("failed", [job.number, "engine-error", words], b"", job)
+            return
         spans = [None if span is None else list(span) for span in (job.inputs, job.outputs)]
-        self._send(["job", job.session.number, job.number, *spans, job.transfer], job.body)
+        body, job.body = job.body, b""
+        self._send(["job", job.session.number, job.number, *spans, job.transfer], body)
 
     def _interrupt(self) -> None:
         if self._kill_at is None:

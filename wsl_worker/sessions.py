@@ -30,10 +30,11 @@ _REMEMBERED_BYTES = 16 * 1024 * 1024
 MAX_SESSIONS = 256
 #: Segments of one session's pool.
 MAX_SEGMENTS = 64
-#: Requests of one session that may wait at once; each holds a span of the client's pool.
-MAX_QUEUED = 256
+#: Requests of one session that may be under way at once, each of which holds a span of the client's pool; and bytes of
+#: the bodies of those that wait.
+MAX_QUEUED, MAX_QUEUED_BYTES = 256, 128 * 1024 * 1024
 #: Of all sessions together.
-MAX_QUEUED_IN_ALL = 16 * MAX_QUEUED
+MAX_QUEUED_IN_ALL, MAX_QUEUED_BYTES_IN_ALL = 16 * MAX_QUEUED, 8 * MAX_QUEUED_BYTES
 #: What one report shows, of all sessions together; so it is made in time, and fits in a message.
 MAX_SHOWN_SLOTS, MAX_SHOWN_SEGMENTS = 4096, 256
 
@@ -169,6 +170,11 @@ class Session:
         with contextlib.suppress(OSError):
             return os.pread(self.descriptors[number], nbytes, offset)
         return b""
+
+    def note_wish(self, nbytes: int) -> None:
+        """Note that its pool is to grow by so many bytes more, or to shrink if they are negative."""
+        grows = nbytes > 0 and self.wish > 0
+        self.wish = min(self.wish + nbytes, 2**62) if grows else nbytes
 
     def take_wish(self) -> int:
         """Return the wish for its pool that the client was not told of, 0 for none."""

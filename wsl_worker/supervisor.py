@@ -20,6 +20,12 @@ _PAUSE_SECONDS = 10.0
 _END_SECONDS = 10.0
 
 
+def _is_clients(name: str) -> bool:
+    """Tell whether a variable is for clients: this package's switch, and scikit-learn's settings, which calls bring."""
+    own = name.startswith("SKLEARN_WSL_GPU_")
+    return name.startswith("SKLEARN_") and not own
+
+
 class Supervisor:
     """One executor process at a time.
 
@@ -59,19 +65,20 @@ class Supervisor:
             otherwise.callback(ours.close)
             # -P: modules of the directory that the client happens to be in are not the worker's.
             command = [sys.executable, "-P", "-m", "wsl_worker.executor", str(theirs.fileno())]
-            self.process = subprocess.Popen(
+            process = subprocess.Popen(
                 [*command, *self._command, str(os.getpid())],
-                # A client's switch: an executor that offloads would ask itself.
-                env={name: value for name, value in os.environ.items() if name != "SKLEARN_WSL_GPU"},
+                env={name: value for name, value in os.environ.items() if not _is_clients(name)},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 # Out of the terminal's group: Ctrl-C there is the client's business.
                 start_new_session=True,
             )
+            otherwise.callback(process.wait)
+            otherwise.callback(process.kill)
+            self.pidfd = os.pidfd_open(process.pid)
             otherwise.pop_all()
-        self._excused = False
-        self.pidfd = os.pidfd_open(self.process.pid)
+        self.process, self._excused = process, False
         self.link = Link(ours, blocking=False)
         self._started_at = time.monotonic()
         self.starts += 1

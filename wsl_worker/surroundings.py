@@ -37,16 +37,22 @@ class Output:
             file = tempfile.TemporaryFile()
             os.dup2(file.fileno(), number)
             self._files.append((name, file.fileno(), file))
-        sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+        self._open_stdout()
         # Unbuffered, so that what C code prints stands between what Python prints, as it would in a terminal.
         with contextlib.suppress(OSError, AttributeError, ValueError):
             libc = ctypes.CDLL(None)
             libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, 2, 0)
 
+    def _open_stdout(self) -> None:
+        sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
+
     def take(self) -> list[list[str]]:
         """Return what was written since the last time, as pairs of stream name and text."""
-        sys.stdout.flush()
-        sys.stderr.flush()
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except OSError:  # the disk is full: what is left in the buffer goes with it, and into no other call's output
+            self._open_stdout()
         found = []
         for name, descriptor, _ in self._files:
             size = os.fstat(descriptor).st_size

@@ -79,14 +79,11 @@ def accept(raw: list[Any], budget: int) -> tuple[int, Geometry, bytes]:
     if type(pid) is not int or type(number) is not int or pid < 1 or number < 0:
         raise WorkerUnavailable("The client's offer of its pool is malformed.", "no-carrier")
     try:
-        descriptor = os.open(f"/proc/{pid}/fd/{number}", os.O_RDWR)
+        descriptor = _open_memory(f"/proc/{pid}/fd/{number}")
     except (OSError, OverflowError) as error:
         raise _not_shared() from error
     try:
         about = os.fstat(descriptor)
-        # Memory without a name, of this user: so that no file of the user can be written to through an offer.
-        if not stat.S_ISREG(about.st_mode) or about.st_nlink or about.st_uid != os.getuid():
-            raise _not_shared()
         if os.pread(descriptor, CHALLENGE_BYTES, CHALLENGE_OFFSET) != nonce:
             raise _not_shared()
         try:
@@ -101,6 +98,20 @@ def accept(raw: list[Any], budget: int) -> tuple[int, Geometry, bytes]:
         os.close(descriptor)
         raise
     return descriptor, geometry, proof
+
+
+def _open_memory(path: str) -> int:
+    """Open memory without a name, of this user: so that no file of the user can be written to through an offer."""
+    if sys.platform != "win32":  # where no worker runs
+        # To open what a client names may have effects (a terminal, a pipe), so it is looked at first.
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            about = os.fstat(handle)
+            if stat.S_ISREG(about.st_mode) and not about.st_nlink and about.st_uid == os.getuid():
+                return os.open(f"/proc/self/fd/{handle}", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        finally:
+            os.close(handle)
+    raise _not_shared()
 
 
 class Shared(Carrier):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from sklearn_wsl_gpu import costfile
 from sklearn_wsl_gpu.errors import ConfigurationError, OffloadError
 from sklearn_wsl_gpu.launch import wsl, wslpath
 
@@ -191,7 +192,11 @@ def setup(distribution: str | None, source: str | None, dry_run: bool, say: Call
             f"scikit-learn=={version('scikit-learn')}", requirement(source, extra),
         )  # fmt: skip
     say("[3/3] do they work, and do they fit this side?")
-    place.tell(python, "-") if dry_run else _check(_state(place, python), python, extra)
+    if dry_run:
+        place.tell(python, "-")
+    else:
+        _check(_state(place, python), python, extra)
+        costfile.forget_engines()
     return python
 
 

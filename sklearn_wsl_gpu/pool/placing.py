@@ -134,5 +134,8 @@ def write(
 ) -> None:
     """Copy arrays to where `plan` put them."""
     for ref, array in zip(refs, arrays, strict=True):
-        if array.nbytes:
+        if array.nbytes and array.dtype.str == ref.dtype:
             copy(view(memory, start, ref), array)
+        elif array.nbytes:
+            with np.errstate(over="ignore"):  # what is infinite there the engine refuses
+                np.copyto(view(memory, start, ref), array, casting="same_kind")

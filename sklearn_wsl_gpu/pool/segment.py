@@ -7,6 +7,7 @@ import mmap
 import os
 import sys
 import threading
+import time
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,9 @@ from sklearn_wsl_gpu.pool.layout import (
     round_up,
     unpack_superblock,
 )
+
+#: In which another thread gets a lock that it waits for.
+_GAP_SECONDS = 0.0002
 
 
 class Segment:
@@ -137,6 +141,22 @@ class Segment:
                 stop = min(end * chunk, round_up(self.geometry.file_bytes, PAGE))
                 memory.reserve(self.descriptor, begin * chunk, stop - begin * chunk)
                 self._reserved.update(range(begin, end))
+
+    def reserve_behind(self, start: int, nbytes: int, stop: threading.Event) -> bool:
+        """Reserve a run behind all others: whoever needs the segment waits for a little of it at most.
+
+        Returns
+        -------
+        done : bool
+            False if `stop` was set before the end.
+        """
+        chunk = memory.RESERVE_CHUNK_BYTES
+        for begin in range(start, start + nbytes, chunk):
+            if stop.is_set():
+                return False
+            self.reserve(begin, min(chunk, start + nbytes - begin))
+            time.sleep(_GAP_SECONDS)  # a lock that is taken again at once is never had by who waits for it
+        return True
 
     def window(self, start: int, nbytes: int) -> NDArray[np.uint8]:
         """Return bytes of it as an array; while there is any view of that, the mapping stays.

@@ -14,6 +14,8 @@ from sklearn_wsl_gpu.errors import LocalProtocolError, RemoteProtocolError
 
 #: Metadata of a thousand trees fits; arrays never count, they lie in the pool.
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+#: A worker reads the heads of all its clients in one thread; what they say there is short.
+MAX_HEAD_BYTES = 64 * 1024
 #: One MiB of empty lists would otherwise become 56 MiB of objects.
 MAX_NODES = 500_000
 MAX_DEPTH = 64
@@ -65,16 +67,16 @@ def pack(value: Any) -> bytes:
     return packed
 
 
-def unpack(raw: bytes | memoryview) -> Any:
-    """Return what `pack` was given (tuples as lists).
+def unpack(raw: bytes | memoryview, limit: int = MAX_MESSAGE_BYTES) -> Any:
+    """Return what `pack` was given (tuples as lists), if it is of at most `limit` bytes.
 
     Raises
     ------
     RemoteProtocolError
         If the bytes are not one well-formed value within the limits. Never any other error.
     """
-    if len(raw) > MAX_MESSAGE_BYTES:
-        raise RemoteProtocolError(f"A message of {len(raw)} bytes is larger than {MAX_MESSAGE_BYTES}.")
+    if len(raw) > limit:
+        raise RemoteProtocolError(f"A message of {len(raw)} bytes is larger than {limit}.")
     try:
         value = msgpack.unpackb(
             raw,

@@ -159,9 +159,9 @@ def encode(message: Message) -> bytes:
     return codec.pack((_NUMBER[type(message)], *message))
 
 
-def decode(raw: bytes | memoryview) -> Message:
-    """Return the message of a head frame, or raise `RemoteProtocolError` and nothing else."""
-    items = codec.unpack(raw)
+def decode(raw: bytes | memoryview, limit: int = codec.MAX_MESSAGE_BYTES) -> Message:
+    """Return the message of a head frame of at most `limit` bytes, or raise `RemoteProtocolError` and nothing else."""
+    items = codec.unpack(raw, limit)
     if type(items) is not list or not items or type(items[0]) is not int or not 0 <= items[0] < len(MESSAGES):
         raise RemoteProtocolError("The other side sent something that is no message of this protocol.")
     kind = MESSAGES[items[0]]

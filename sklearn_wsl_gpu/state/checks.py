@@ -16,6 +16,7 @@ from sklearn_wsl_gpu.errors import RemoteProtocolError
 from sklearn_wsl_gpu.pool.placing import Array
 
 _MAX_COUNT = 2**31
+_MAX_THREADS = 1024
 
 
 def _require(condition: Any, what: str) -> None:
@@ -55,7 +56,7 @@ def check_tree(
     parents = np.bincount(children, minlength=node_count)
     _require(parents[0] == 0 and (parents[1:] == 1).all(), "tree shape")
     # decision_path allocates (depth + 1) cells a sample and trusts the depth.
-    _require(max_depth >= _true_depth(left, right, inner), "tree depth")
+    _require(_true_depth(left, right, inner) <= max_depth <= node_count, "tree depth")
 
 
 def _true_depth(left: Array, right: Array, inner: Array) -> int:
@@ -165,6 +166,12 @@ def _check_rows(*names: str) -> Callable[[dict[str, Any], Any], None]:
     return check
 
 
+def _check_k_means(attributes: dict[str, Any], features: Any) -> None:
+    _check_rows("cluster_centers_")(attributes, features)
+    threads = attributes.get("_n_threads", 1)  # where they cannot be started, OpenMP ends the process
+    _require(_is_count(threads) and 1 <= threads <= _MAX_THREADS, "_n_threads")
+
+
 def _check_coefficients(attributes: dict[str, Any], features: Any) -> None:
     coefficients = attributes.get("coef_")
     if coefficients is not None:
@@ -200,7 +207,7 @@ def _check_libsvm(attributes: dict[str, Any], features: Any) -> None:
         _require(vectors.ndim == 2 and vectors.shape[0] == rows and vectors.shape[1] == shape[1], "support vectors")
     classes = attributes.get("classes_")
     if classes is None:
-        _require(len(counts) in (1, 2) and coefficients.shape[0] == 1 and len(intercept) == 1, "SVR")
+        _require(len(counts) == 2 and coefficients.shape[0] == 1 and len(intercept) == 1, "SVR")
         # After a sparse regression scikit-learn leaves the counts as they were in memory, and nobody reads them.
         _require(scipy.sparse.issparse(coefficients) or (counts == rows).all(), "support vectors")
     else:
@@ -208,9 +215,11 @@ def _check_libsvm(attributes: dict[str, Any], features: Any) -> None:
         pairs = size * (size - 1) // 2
         _require(len(counts) == size and (counts >= 0).all() and counts.sum() == rows, "support vectors a class")
         _require(coefficients.shape[0] == size - 1 and len(intercept) == pairs, "support vectors a class")
+        has_probability = attributes.get("_effective_probability", attributes.get("probability", False))
+        lengths = (pairs,) if has_probability else (0, pairs)
         for name in ("_probA", "_probB"):
             part = attributes.get(name)
-            _require(part is None or len(part) in (0, pairs), name)
+            _require(len(part) in lengths if isinstance(part, np.ndarray) else not has_probability, name)
 
 
 def _check_neighbors(attributes: dict[str, Any], features: Any) -> None:
@@ -303,7 +312,7 @@ _CHECKERS: dict[str, Callable[[dict[str, Any], Any], None]] = {
     "SVC": _check_svc,
     "SVR": _check_libsvm,
     **dict.fromkeys(("NearestNeighbors", "KNeighborsClassifier", "KNeighborsRegressor"), _check_neighbors),
-    "KMeans": _check_rows("cluster_centers_"),
+    "KMeans": _check_k_means,
     "PCA": _check_rows("components_"),
     "IncrementalPCA": _check_rows("components_"),
     "TruncatedSVD": _check_rows("components_"),

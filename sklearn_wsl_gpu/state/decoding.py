@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,6 +47,7 @@ class Decoder:
         self.generators = list(generators)
         self.own: Callable[[], Mapping[str, Any]] = dict
         self._depth = 0
+        self._texts: dict[str, str] = {}
 
     def decode(self, node: Any) -> Any:
         """Return the value of a node.
@@ -67,7 +70,7 @@ class Decoder:
         for name, node in pairs:
             if not objects.is_attribute_name(name) or name in found:
                 raise RemoteProtocolError("An attribute has a name that is not allowed.")
-            found[name] = self.decode(node)
+            found[sys.intern(name)] = self.decode(node)  # as names of attributes are
         return found
 
     def array(self, node: Any) -> Array:
@@ -79,7 +82,7 @@ class Decoder:
 
     def _decode(self, node: Any) -> Any:
         if type(node) is not list:
-            return node
+            return self._plain(node)
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             raise RemoteProtocolError("A value of the other side is nested too deeply.")
@@ -87,6 +90,12 @@ class Decoder:
             return _HANDLERS[node[0]](self, node)
         finally:
             self._depth -= 1
+
+    def _plain(self, node: Any) -> Any:
+        # As where it came from, equal texts are one object, which a pickle holds once, and NaN is numpy's.
+        if type(node) is str:
+            return self._texts.setdefault(node, node)
+        return np.nan if type(node) is float and math.isnan(node) else node
 
     def _all(self, nodes: Sequence[Any]) -> list[Any]:
         return [self._decode(node) for node in nodes]
@@ -223,6 +232,10 @@ def _check_sparse(matrix: Any, fmt: str) -> None:
         for extent, index in ((matrix.shape[0], matrix.row), (matrix.shape[1], matrix.col)):
             if len(index) != len(matrix.data) or (len(index) and (index.min() < 0 or index.max() >= extent)):
                 raise RemoteProtocolError("A sparse matrix has indices out of range.")
+    elif len(matrix.offsets):
+        rows, columns = matrix.shape
+        if matrix.offsets.min() <= -rows or matrix.offsets.max() >= columns:
+            raise RemoteProtocolError("A sparse matrix has diagonals out of range.")
 
 
 def set_generator(generator: np.random.RandomState, node: Sequence[Any]) -> None:

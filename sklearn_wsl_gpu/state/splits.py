@@ -23,9 +23,11 @@ class Rows:
         How many rows there are.
     complement : Rows or None
         Rows that may be all others.
+    is_sorted : bool
+        Whether they may be in ascending order.
     """
 
-    def __init__(self, numbers: Any, count: int, complement: Rows | None = None) -> None:
+    def __init__(self, numbers: Any, count: int, complement: Rows | None = None, *, is_sorted: bool = True) -> None:
         if type(numbers) is not np.ndarray or numbers.dtype not in (np.int64, np.int_) or numbers.ndim != 1:
             raise Unsupported("A split that is not given by arrays of row numbers stays local.")
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < count:
@@ -34,7 +36,7 @@ class Rows:
         self.numbers = numbers
         self.mask: Array | None = None
         self.bits: Array | None = None
-        if len(numbers) < 2 or (np.diff(numbers) > 0).all():
+        if is_sorted and (len(numbers) < 2 or (np.diff(numbers) > 0).all()):
             self.mask = np.zeros(count, dtype=bool)
             self.mask[numbers] = True
             self.bits = np.packbits(self.mask)
@@ -66,5 +68,5 @@ def put_together(count: Any, how: Any, parts: Any) -> Rows:
         if how == "bits" and parts.dtype == np.uint8 and len(parts) == (count + 7) // 8:
             return Rows(np.flatnonzero(np.unpackbits(parts, count=count)), count)
         if how == "numbers":
-            return Rows(parts.astype(np.int64), count)
+            return Rows(parts.astype(np.int64), count, is_sorted=False)  # no memory is had by a number alone
     raise RemoteProtocolError("A split is malformed.")

@@ -10,7 +10,15 @@ from sklearn_wsl_gpu.estimators import Graph, Row
 from sklearn_wsl_gpu.support import array_api, cpu, cuml
 from sklearn_wsl_gpu.support.entry import CallLimit, Entry, Limit
 from sklearn_wsl_gpu.support.graphs import parts
-from sklearn_wsl_gpu.support.request import Fact, Request, facts_of, facts_of_data, request_of, without_target
+from sklearn_wsl_gpu.support.request import (
+    Fact,
+    Request,
+    facts_of,
+    facts_of_data,
+    names_of,
+    request_of,
+    without_target,
+)
 
 __all__ = [
     "TABLES",
@@ -23,6 +31,7 @@ __all__ = [
     "facts_of",
     "facts_of_data",
     "is_single",
+    "names_of",
     "outdated",
     "reason",
     "request_of",

@@ -67,7 +67,7 @@ def request_of(row: Row, method: str, attributes: Mapping[str, Any], facts: Mapp
 def facts_of(row: Row, method: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> dict[str, Fact]:
     """Return what is known of the arrays among the arguments of a call, by the names of the parameters."""
     arguments, keywords = without_target(row, method, arguments, keywords)
-    named = [*zip(_names(row, method), arguments, strict=False), *keywords.items()]
+    named = [*zip(names_of(row, method), arguments, strict=False), *keywords.items()]
     return {name: fact for name, value in named if (fact := _fact(value)) is not None}
 
 
@@ -77,7 +77,7 @@ def without_target(
     """Return the arguments of a call, with None for a target that the method does not look at."""
     if not row.targetless or (len(arguments) < 2 and keywords.get("y") is None):
         return arguments, keywords
-    named = _names(row, method)
+    named = names_of(row, method)
     arguments = [None if name == "y" else value for name, value in zip(named, arguments, strict=False)] + list(
         arguments[len(named) :]
     )
@@ -90,7 +90,8 @@ def facts_of_data(X: Any, y: Any) -> dict[str, Fact]:
 
 
 @cache
-def _names(row: Row, method: str) -> tuple[str, ...]:
+def names_of(row: Row, method: str) -> tuple[str, ...]:
+    """Return the names of a method's parameters."""
     return tuple(inspect.signature(getattr(row.cls, method)).parameters)[1:]
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import struct
+import subprocess
+import sys
+import tempfile
 import threading
 import zlib
 from collections.abc import Iterator
@@ -217,3 +221,35 @@ def test_where_no_worker_runs_no_offer_is_understood(segment: Segment, monkeypat
 def test_the_running_kernel_has_a_name_that_does_not_change() -> None:
     assert shared.boot_id() == shared.boot_id()
     assert len(shared.boot_id().split()[0]) == 36
+
+
+_TERMINAL = """
+import os, pty, sys
+from sklearn_wsl_gpu.carriers import shared
+from sklearn_wsl_gpu.errors import WorkerUnavailable
+os.setsid()
+_, terminal = pty.openpty()
+try:
+    shared.accept(["shared", os.getpid(), terminal, bytes(32)], 2**30)
+except WorkerUnavailable:
+    print(open("/proc/self/stat").read().rpartition(")")[2].split()[4])
+"""
+
+
+def test_a_terminal_that_is_offered_does_not_become_the_workers() -> None:
+    ran = subprocess.run([sys.executable, "-c", _TERMINAL], capture_output=True, text=True, check=True)
+
+    assert ran.stdout.split() == ["0"], "its end would end the worker"
+
+
+def test_a_file_that_somebody_holds_by_a_lease_is_refused_and_not_waited_for() -> None:
+    fcntl: Any = pytest.importorskip("fcntl")
+    with tempfile.TemporaryFile() as file:
+        os.pwrite(file.fileno(), _contents(), 0)
+        fcntl.fcntl(file.fileno(), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        try:
+            assert _refuse([shared.NAME, os.getpid(), file.fileno(), NONCE]).code == "no-carrier"
+        finally:
+            fcntl.fcntl(file.fileno(), fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            signal.signal(signal.SIGIO, signal.SIG_DFL)

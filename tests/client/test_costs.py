@@ -355,9 +355,10 @@ def _table() -> dict[str, Any]:
         {**_table(), "curves": [["", "SVC.fit", "", [[1, 1, 1.0, True, 1]]]]},
         {**_table(), "curves": [["", "SVC.fit", "", [[1, 1, 1.0, 1.0, 0]]]]},
         {**_table(), "curves": [["", "x" * 1000, "", [[1, 1, 1.0, 1.0, 1]]]]},
-        {**_table(), "links": [["child", 3, 1.0, 1, 1.0, 1]]},
-        {**_table(), "links": [["child", "cpu", 1.0, 1, 10**400, 1]]},
-        {**_table(), "links": [["child", "cpu", 1.0, -1, 1.0, 1]]},
+        {**_table(), "links": [["child", 3, 1.0, 1, 1.0, 1, 0]]},
+        {**_table(), "links": [["child", "cpu", 1.0, 1, 10**400, 1, 0]]},
+        {**_table(), "links": [["child", "cpu", 1.0, -1, 1.0, 1, 0]]},
+        {**_table(), "links": [["child", "cpu", 1.0, 1, 1.0, 1, "0"]]},
     ],
 )  # fmt: skip
 def test_what_is_no_table_is_refused_and_changes_nothing(data: Any) -> None:

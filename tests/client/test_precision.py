@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -58,3 +59,24 @@ def test_what_is_not_in_double_precision_is_sent_as_it_is(pool: Pool, dtype: Any
 def test_only_engines_that_compute_in_nothing_else_are_said_to_do_so() -> None:
     assert {name for name in ROWS if support.is_single("cuml", ROWS[name])} == SINGLE
     assert not any(support.is_single(engine, row) for engine in ("cpu", "array_api") for row in ROWS.values())
+
+
+def test_a_table_is_written_in_single_precision_too(pool: Pool) -> None:
+    pd = pytest.importorskip("pandas")
+
+    exact, found = _gathered(pool, pd.DataFrame(X), False), _gathered(pool, pd.DataFrame(X), True)
+
+    assert exact.nbytes - found.nbytes >= X.nbytes // 2 - 4096
+
+
+def test_what_is_too_large_for_single_precision_is_for_the_engine_to_refuse(pool: Pool) -> None:
+    found = _gathered(pool, np.where(X > 2, 1e300, X), True)
+    lease = pool.lease_input(found.nbytes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # local scikit-learn warns of nothing
+        pool.put(lease, found.refs, found.arrays)
+
+    sent = placing.view(pool.segment.map, lease.ref.start, found.refs[0])
+    assert np.isinf(sent).sum() == (X > 2).sum()
+    del sent
+    lease.release()

@@ -192,7 +192,7 @@ def test_a_session_that_the_worker_has_forgotten_is_opened_anew() -> None:
     assert session.report().offloaded == 2
 
 
-def test_a_greeting_with_an_impossible_process_number_leaves_the_worker_serving() -> None:
+def test_a_greeting_of_a_process_that_cannot_be_watched_is_refused_and_the_worker_goes_on_serving() -> None:
     with offload(fallback="raise") as session:
         StandardScaler().fit(X)
         live = sessions.live()[0]
@@ -208,5 +208,7 @@ def test_a_greeting_with_an_impossible_process_number_leaves_the_worker_serving(
             pool.close()
             StandardScaler().fit(X)
 
-            assert isinstance(answer, m.Welcome), pid
+            # Nothing would ever tell that its memory may be freed.
+            assert isinstance(answer, m.Refused), pid
+            assert answer.code == "no-carrier"
     assert session.report().offloaded == 5

@@ -180,6 +180,37 @@ def test_closing_a_session_and_growing_wait_for_a_silent_worker_for_a_limited_ti
     assert None not in deadlines
 
 
+def test_a_worker_that_does_not_answer_is_asked_once_to_forget_and_again_the_next_time() -> None:
+    asked: list[int] = []
+    answers = False
+
+    def ask(message: m.Message, deadline: float | None, body: bytes = b"") -> m.Message:
+        if isinstance(message, m.Attach):
+            return m.Attached(message.segment, [])
+        if isinstance(message, m.Detach):
+            asked.append(message.segment)
+        if answers:
+            return m.Done()
+        raise DeadlineExceeded("no answer")
+
+    pool = Pool(Geometry(MIB, 1, 1, 1), limit=9 * MIB)
+    moving = Moving(pool, ["shared"], ask)
+    moving.is_shared = True
+    asking = room.Room(pool, moving, b"", ask, MIB)
+    assert asking.ready.wait(20)
+    for number in (1, 2, 3):
+        pool.admit(number, pool.prepare(MIB)[1])  # type: ignore[index]
+    asking.shrink()
+    assert len(asked) == 1
+    assert pool.pool_bytes == 3 * MIB, "what is here is given back all the same"
+
+    answers = True
+    asking.shrink()
+    assert sorted(asked[1:]) == [1, 2, 3]
+    asking.close()
+    pool.close()
+
+
 def test_what_the_ways_of_an_array_cost_is_measured_when_a_session_is_opened() -> None:
     with offload(fallback="raise") as session:
         StandardScaler().fit(LARGE[:9])

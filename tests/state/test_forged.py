@@ -143,6 +143,7 @@ def test_a_decision_tree_with_parts_that_do_not_fit_is_refused() -> None:
         "feature beyond the columns": _nodes("feature", 0, 3),
         "negative feature": _nodes("feature", 0, -1),
         "depth that is too small": _part(5, depth - 1),
+        "depth that no memory is enough for": _part(5, 2**31 - 1),
         "negative depth": _part(5, -1),
         "depth that is no number": _part(5, True),
         "more nodes than there are": _part(6, count + 1),
@@ -330,11 +331,16 @@ def test_support_vectors_of_a_classifier_that_do_not_fit_are_refused() -> None:
         "fewer classes": lambda forgery: forgery.set("classes_", np.arange(2)),
         "probabilities of fewer pairs": lambda forgery: forgery.set("_probA", np.zeros(1)),
         "no classes": lambda forgery: forgery.drop("classes_"),
+        "probabilities of no pairs": lambda forgery: forgery.set("_effective_probability", True),
+        "probabilities asked for": lambda forgery: forgery.set("_effective_probability", True).drop("_probA"),
     })  # fmt: skip
 
 
 def test_support_vectors_of_a_regressor_that_do_not_fit_are_refused() -> None:
-    refused_each(Forgery(SVR().fit(X, X[:, 0])), SUPPORT)
+    refused_each(Forgery(SVR().fit(X, X[:, 0])), {
+        **SUPPORT,
+        "one count": lambda f: f.set("_n_support", f.array(f.attribute("_n_support"))[:1].copy()),
+    })  # fmt: skip
     classifier = Forgery(SVC().fit(X, Y > 0)).drop("classes_")
     SUPPORT["many counts"](classifier)
     assert not accepted(classifier), "without its classes, a classifier of two looks like a regressor"
@@ -376,7 +382,11 @@ OTHERS: dict[str, tuple[Any, dict[str, Callable[[Forgery], object]]]] = {
         "labels that are no numbers": lambda f: f.set("_y", Y.astype(float)),
     }),
     "KernelDensity": (KernelDensity().fit(X), {"other features": lambda f: f.set("n_features_in_", 2)}),
-    "KMeans": (KMeans(2, n_init=1).fit(X), {"fewer columns": lambda f: f.set("cluster_centers_", np.ones((2, 2)))}),
+    "KMeans": (KMeans(2, n_init=1).fit(X), {
+        "fewer columns": lambda f: f.set("cluster_centers_", np.ones((2, 2))),
+        "threads that cannot be started": lambda f: f.set("_n_threads", 60_000),
+        "no thread": lambda f: f.set("_n_threads", 0),
+    }),
     "PCA": (PCA(2).fit(X), {"fewer columns": lambda f: f.set("components_", np.ones((2, 2)))}),
     "KernelRidge": (KernelRidge().fit(X, Y), {"fewer columns": lambda f: f.set("X_fit_", np.ones((2, 2)))}),
     "HDBSCAN": (HDBSCAN(copy=True).fit(X), {

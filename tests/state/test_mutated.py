@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,7 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
+from sklearn_wsl_gpu.arrays import check_inline
 from sklearn_wsl_gpu.errors import RemoteProtocolError
 from sklearn_wsl_gpu.pool.placing import Array
 from sklearn_wsl_gpu.protocol import codec
@@ -123,6 +125,8 @@ SPARSE: dict[str, dict[str, tuple[int, Any]]] = {
     "dia": {
         "more offsets than diagonals": (4, [0, 1, 2, -1]),
         "offset twice": (4, [0, 0, 1]),
+        "diagonal beyond the columns": (4, [0, 1, 3]),
+        "diagonal beyond the rows": (4, [0, 1, -3]),
         "far offset": (4, [0, 2**62, 1]),
         "far negative offset": (4, [0, -(2**63), 1]),
         "offset beyond 32 bits": (4, [0, 2**40, 1]),
@@ -244,3 +248,17 @@ def test_attributes_of_other_kinds_raise_nothing_but_the_expected_error(seed: in
             objects.build_estimator(type(estimator), attributes)
         except RemoteProtocolError:
             continue
+
+
+def test_a_few_bytes_do_not_ask_for_much_memory() -> None:
+    numbers = ["h", "rows", 2**40, "numbers", ["a", 0]]
+    rows = Decoder([np.array([1, 0], np.uint8)]).decode(numbers)
+    np.testing.assert_array_equal(rows.numbers, [1, 0])
+    np.testing.assert_array_equal(Decoder([np.array([1], np.uint8)]).decode(numbers).numbers, [1])
+
+
+def test_texts_without_a_character_are_not_without_end() -> None:
+    for dtype in ("|S0", "<U0"):
+        assert check_inline([b"", dtype, [3, 4], "C", True, 0]).shape == (3, 4)
+        with pytest.raises(RemoteProtocolError):
+            check_inline([b"", dtype, [2**30], "C", True, 0])

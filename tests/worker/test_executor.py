@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sklearn_wsl_gpu.pool import Geometry, Segment
+from sklearn_wsl_gpu.errors import StaleReference
+from sklearn_wsl_gpu.pool import Geometry, Segment, placing
 from sklearn_wsl_gpu.pool.layout import DATA_OFFSET, PAGE
+from sklearn_wsl_gpu.protocol.messages import CallBody, ResultBody, encode_body
 from tests.worker.test_staging import _Device
 from wsl_worker import executor as module
-from wsl_worker.calls import _Generators
+from wsl_worker.calls import ModelMissing, _Generators
 from wsl_worker.engines.base import DeviceLost
 from wsl_worker.engines.cpu import CpuEngine
 from wsl_worker.engines.staging import Ahead, Ring
 from wsl_worker.executor import Executor
+from wsl_worker.finished import Finished
 from wsl_worker.link import DEVICE_LOST, Link
 from wsl_worker.supervisor import Supervisor
 
@@ -209,3 +212,42 @@ def test_how_an_executor_ended_is_said_in_words(code: int, words: str) -> None:
 
     assert supervisor.bury() == words
     assert not supervisor.running
+
+
+@pytest.mark.parametrize("failure", [None, ValueError("x"), MemoryError("x"), StaleReference("x"), ModelMissing()])
+def test_an_interrupt_in_the_middle_of_an_answer_tears_nothing(
+    failure: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _ = _executor(failures=0, kept=0)
+    whole: list[str] = []
+
+    def send(head: list[Any], body: bytes = b"") -> None:
+        made._on_interrupt(2, None)  # type: ignore[arg-type]
+        whole.append(head[0])
+
+    monkeypatch.setattr(made._link, "send", send)
+
+    def run(*_: Any) -> Any:
+        if failure is not None:
+            raise failure
+        arrays = [np.zeros(10)]
+        return Finished(ResultBody(None, None, [], [], [], [], 0.0, False), arrays, *placing.plan(arrays))
+
+    monkeypatch.setattr(made._calls, "run", run)
+    monkeypatch.setattr(made._output, "take", list)
+    body = CallBody("", "f", "cpu", 0, 0, None, [], [], [], [], [], None, -1, 0)
+    made._job(1, 7, None, None, encode_body(body))
+
+    assert len(whole) == 1
+    assert not made._busy
+
+
+def test_an_interrupt_that_a_call_hears_is_its_answer() -> None:
+    made, _ = _executor(failures=0, kept=0)
+
+    def work() -> None:
+        made._on_interrupt(2, None)  # type: ignore[arg-type]
+
+    made._guarded(7, work)
+
+    assert made._link.sent == [["failed", 7, "cancelled", "The call was cancelled."]]  # type: ignore[attr-defined]

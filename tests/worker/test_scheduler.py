@@ -184,3 +184,143 @@ def test_a_worker_may_open_more_than_a_program_that_selects() -> None:
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
     assert ran.stdout.strip() == "True"
+
+
+class _Ready(_Supervisor):
+    """Has an executor, whose link keeps what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[tuple[list[Any], bytes]] = []
+        self.link: Any = self
+
+    def send(self, head: list[Any], body: bytes, descriptor: int | None) -> None:
+        self.sent.append((head, body))
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _serving() -> tuple[Scheduler, _Ready, list[Any], list[Session], Sessions]:
+    supervisor, told, table = _Ready(), [], Sessions()
+    mine = Scheduler(cast(Supervisor, supervisor))
+    mine.answer = lambda envelope, message, body: told.append(message)
+    mine._heard(["ready", [], [], [], -1, False], b"")
+    opened = [
+        table.open(number, "user", 1, os.memfd_create("segment"), Geometry(4096, 1, 1, 0), -1, 0.0) for number in (1, 2)
+    ]
+    for session in opened:
+        mine.attach(session)
+    return mine, supervisor, told, opened, table
+
+
+def _call(mine: Scheduler, session: Session, number: int, body: bytes = b"") -> None:
+    mine.call(session, m.Call(session.token, number, None, None, "normal"), body, [b"client"])
+
+
+def test_a_result_that_waits_for_room_of_a_session_that_is_gone_is_dropped_and_nobody_waits_for_it() -> None:
+    mine, supervisor, _, (gone, other), table = _serving()
+    _call(mine, gone, 1)
+    _call(mine, other, 1)
+    supervisor.process = None
+    mine.supervisor.interrupt = lambda: None  # type: ignore[method-assign]
+    mine.detach(gone)
+    mine._heard(["need_output", 1, 4096], b"")
+
+    assert [head for head, _ in supervisor.sent][-2:] == [["drop", 1], ["job", 2, 2, None, None, 0]]
+    assert list(mine._jobs) == [2]
+    table.remove(gone)
+    table.remove(other)
+
+
+def test_while_an_executor_computes_it_is_told_nothing_of_those_who_come_and_go() -> None:
+    mine, supervisor, _, (first, second), table = _serving()
+    _call(mine, first, 1)
+    before, descriptors = len(supervisor.sent), os.listdir("/proc/self/fd")
+    for number in range(3, 60):
+        session = table.open(number, "user", 1, os.memfd_create("segment"), Geometry(4096, 1, 1, 0), -1, 0.0)
+        mine.attach(session)
+        mine.detach(session)
+        table.remove(session)
+    assert (len(supervisor.sent), os.listdir("/proc/self/fd")) == (before, descriptors)
+
+    late = table.open(60, "user", 1, os.memfd_create("segment"), Geometry(4096, 1, 1, 0), -1, 0.0)
+    mine.attach(late)
+    mine._heard(["result", 1], b"")
+    assert supervisor.sent[before:] == [(["attach", 60, 0, False], b"")]
+    for session in (first, second, late):
+        table.remove(session)
+
+
+def test_bodies_of_requests_are_bounded_and_let_go_when_they_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "MAX_QUEUED_BYTES", 1000)
+    monkeypatch.setattr(scheduler, "MAX_QUEUED_BYTES_IN_ALL", 1500)
+    mine, _, told, (first, second), table = _serving()
+    _call(mine, first, 1, b"x" * 1000)  # which runs at once
+    for number in (2, 3, 4):
+        _call(mine, first, number, b"x" * 400)
+    _call(mine, second, 1, b"x" * 600)
+    _call(mine, second, 2, b"x" * 200)
+
+    assert [(message.request, message.code) for message in told] == [(4, "queue-full"), (2, "queue-full")]
+    assert sum(len(job.body) for job in mine._jobs.values()) == 1400
+    for session in (first, second):
+        table.remove(session)
+
+
+def test_a_session_whose_pool_an_executor_cannot_have_has_its_call_failed_and_others_are_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine, supervisor, told, (first, second), table = _serving()
+    mine.attach_segment(second, 0)
+    _call(mine, second, 1)
+    mine._heard(["result", 1], b"")
+    first.add_segment(1, os.memfd_create("segment"), Geometry(4096, 1, 1, 0), False)
+
+    def refuse(descriptor: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("wsl_worker.telling.os.dup", refuse)
+        mine.attach_segment(first, 1)
+        _call(mine, first, 1)
+    assert told[-1] == m.Failed(
+        1, "engine-error", "The worker's executor cannot have this session's pool: Too many open files."
+    )
+
+    _call(mine, first, 2)
+    assert [head[0] for head, _ in supervisor.sent][-2:] == ["attach", "job"]
+    for session in (first, second):
+        table.remove(session)
+
+
+def test_an_executor_that_cannot_be_watched_is_ended_and_another_may_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine = Supervisor("cpu", "auto", 2**20)
+
+    def refuse(pid: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pidfd_open", refuse)
+        with pytest.raises(OSError, match="Too many"):
+            mine.start()
+    assert not mine.running
+
+    mine.start()
+    assert mine.running
+    mine.stop()
+
+
+def test_wishes_that_a_pool_grows_add_up_until_the_client_is_told() -> None:
+    session = Sessions().open(1, "user", 1, -1, Geometry(4096, 1, 1, 0), -1, 0.0)
+    session.note_wish(2**30)
+    session.note_wish(2**31)
+    assert (session.take_wish(), session.take_wish()) == (3 * 2**30, 0)
+
+    session.note_wish(2**30)
+    session.note_wish(-1)
+    assert session.take_wish() == -1
+    session.note_wish(-1)
+    session.note_wish(2**30)
+    assert session.take_wish() == 2**30

@@ -54,3 +54,30 @@ def test_what_is_printed_is_taken_once_and_a_cut_is_marked() -> None:
     assert name == "stderr"
     assert text == "x" * 512 * 1024 + f"\n[{600_000 - 512 * 1024} bytes more were printed there]\n"
     assert last == []
+
+
+_FULL = """
+import json, os, resource, signal, sys
+mine = os.dup(1)
+from wsl_worker.surroundings import Output
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+output = Output()
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+failed = 0
+for _ in range(2):
+    try:
+        for _ in range(2000):
+            print("stale")
+    except OSError:
+        failed += 1
+    output.take()
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print("fresh")
+os.write(mine, json.dumps([failed, output.take()]).encode())
+"""
+
+
+def test_a_disk_that_is_full_costs_what_was_printed_and_nothing_else() -> None:
+    ran = subprocess.run([sys.executable, "-c", _FULL], capture_output=True, text=True, check=True)
+
+    assert json.loads(ran.stdout) == [2, [["stdout", "fresh\n"]]]
