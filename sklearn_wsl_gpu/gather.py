@@ -278,10 +278,8 @@ def gather(
     arguments, keywords = support.without_target(call.row, call.method, call.args, call.kwargs)
     given = [(value, converted(value)) for value in (*arguments, *keywords.values())]
     encoded = [encoder.encode(value) for _, value in given]
-    nodes, named = (
-        encoded[: len(arguments)],
-        [[*pair] for pair in zip(keywords, encoded[len(arguments) :], strict=True)],
-    )
+    count = len(arguments)
+    nodes, named = encoded[:count], [[*pair] for pair in zip(keywords, encoded[count:], strict=True)]
     double = [value for before, value in given if before is call.data and _is_double(value)]
     placed = place(encoder, pool, loan, double[0] if single and double else None)
     body = CallBody(

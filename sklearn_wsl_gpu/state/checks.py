@@ -197,7 +197,9 @@ def _check_libsvm(attributes: dict[str, Any], features: Any) -> None:
     rows = len(support)
     _require(support.dtype == np.int32 and counts.dtype == np.int32, "support vectors")
     _require(coefficients.shape[1] == rows, "support vectors")
-    if scipy.sparse.issparse(coefficients):  # libsvm reads them as if none were left out
+    # libsvm reads the parts of sparse ones as those of rows, and coefficients as if none were left out.
+    _require(all(part.format == "csr" for part in (vectors, coefficients) if scipy.sparse.issparse(part)), "rows")
+    if scipy.sparse.issparse(coefficients):
         _require(coefficients.data.size == coefficients.shape[0] * rows, "support vectors")
     shape: Any = attributes.get("shape_fit_")
     _require(isinstance(shape, tuple) and len(shape) == 2 and all(map(_is_count, shape)), "support vectors")

@@ -420,7 +420,7 @@ def test_a_session_that_ends_ends_its_connections_and_transfers(worker: Worker) 
     assert end.recv(1) == b""
     with pytest.raises(CarrierFailed):
         _there(stream, b"data")
-    assert worker.segment.descriptor == -1
+    until(lambda: worker.segment.descriptor == -1)
     until(lambda: len(worker.bulk._threads) == 1)
     stream.close()
     end.close()
