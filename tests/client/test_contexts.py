@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_wsl_gpu import ConfigurationError, config, offload, patching
+from sklearn_wsl_gpu import ConfigurationError, DeadlineExceeded, config, offload, patching, sessions
 from sklearn_wsl_gpu.config import from_environment
 
 
@@ -147,3 +147,22 @@ def test_elements_of_nested_lists_are_counted() -> None:
         StandardScaler().fit(X)
 
     assert session.report().offloaded == 1
+
+
+def test_a_call_with_a_timeout_does_not_wait_for_another_thread_that_opens_a_session() -> None:
+    held, go_on = threading.Event(), threading.Event()
+
+    def open_one() -> None:
+        with sessions._sessions.lock:
+            held.set()
+            go_on.wait(60)
+
+    thread = threading.Thread(target=open_one)
+    thread.start()
+    assert held.wait(10)
+    try:
+        with offload(timeout=0.05, fallback="raise"), pytest.raises(DeadlineExceeded):
+            StandardScaler().fit(np.eye(3))
+    finally:
+        go_on.set()
+        thread.join()

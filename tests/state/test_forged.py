@@ -367,6 +367,13 @@ def test_sparse_support_vectors_with_fewer_coefficients_than_vectors_are_refused
     assert not accepted(forgery)
 
 
+def test_sparse_support_vectors_by_columns_are_refused() -> None:
+    fitted = SVC().fit(scipy.sparse.csr_matrix(X), Y)
+    fitted.support_vectors_ = fitted.support_vectors_.tocsc()
+
+    assert not accepted(Forgery(fitted))
+
+
 def _merge(forgery: Forgery, left: int, right: int) -> None:
     forgery.records(forgery.attribute("_single_linkage_tree_"))[0] = (left, right, 1.0, 2)
 

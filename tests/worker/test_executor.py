@@ -238,8 +238,25 @@ def test_an_interrupt_in_the_middle_of_an_answer_tears_nothing(
     body = CallBody("", "f", "cpu", 0, 0, None, [], [], [], [], [], None, -1, 0)
     made._job(1, 7, None, None, encode_body(body))
 
-    assert len(whole) == 1
+    expected = "need_output" if failure is None else "need_model" if type(failure) is ModelMissing else "failed"
+    assert whole == [expected]
     assert not made._busy
+
+
+def test_an_interrupt_that_is_meant_for_another_call_does_not_fail_one_whose_result_is_delivered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, _ = _executor(failures=0, kept=0)
+    made._waiting[7] = 1, Finished(ResultBody(None, None, [], [], [], [], 0.0, False), [], [], 0)
+
+    def reserve(session: int, span: Any) -> Any:
+        made._on_interrupt(2, None)  # type: ignore[arg-type]
+        return span
+
+    monkeypatch.setattr(made, "_reserve", reserve)
+    made._handle(["deliver", 7, [0, PAGE, PAGE, 1]], b"", None)
+
+    assert made._link.sent == [["result", 7]]  # type: ignore[attr-defined]
 
 
 def test_an_interrupt_that_a_call_hears_is_its_answer() -> None:
