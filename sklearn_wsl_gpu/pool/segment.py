@@ -155,7 +155,7 @@ class Segment:
             if stop.is_set():
                 return False
             self.reserve(begin, min(chunk, start + nbytes - begin))
-            time.sleep(_GAP_SECONDS)  # a lock that is taken again at once is never had by who waits for it
+            time.sleep(_GAP_SECONDS)  # a lock that is taken again at once is seldom had by who waits for it
         return True
 
     def window(self, start: int, nbytes: int) -> NDArray[np.uint8]:
