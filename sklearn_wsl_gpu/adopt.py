@@ -164,7 +164,8 @@ def _with_names(merged: dict[str, Any], before: dict[str, Any], names: Any) -> d
     if names is None:
         return rest
     if NAMES in before:
-        return {name: names if name == NAMES else rest[name] for name in (*before, *rest) if name in {*rest, NAMES}}
+        all_of = {**rest, NAMES: names}
+        return {name: all_of[name] for name in before if name in all_of} | rest
     old = {name: value for name, value in rest.items() if name in before}
     return {**old, NAMES: names, **rest}
 

@@ -6,7 +6,6 @@ import hashlib
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -274,14 +273,8 @@ def gather(
         encoder.know_attributes(_attributes(call.row, call.estimator, call.method, True))
     elif isinstance(call.row, Graph) or call.row.draws_globally(call.estimator):
         generator = generator_node(global_generator(), -1)
-    converted = partial(_convert, call, ["array_api_dispatch", True] in settings)
-    arguments, keywords = support.without_target(call.row, call.method, call.args, call.kwargs)
-    given = [(value, converted(value)) for value in (*arguments, *keywords.values())]
-    encoded = [encoder.encode(value) for _, value in given]
-    count = len(arguments)
-    nodes, named = encoded[:count], [[*pair] for pair in zip(keywords, encoded[count:], strict=True)]
-    double = [value for before, value in given if before is call.data and _is_double(value)]
-    placed = place(encoder, pool, loan, double[0] if single and double else None)
+    nodes, named, double = _arguments(encoder, call, ["array_api_dispatch", True] in settings)
+    placed = place(encoder, pool, loan, double if single else None)
     body = CallBody(
         call.row.name, call.method, engine, model, keep, state, nodes, named, placed.named, placed.lent,
         settings, generator, watched, pool.thresholds.inline,
@@ -292,6 +285,18 @@ def gather(
         sent, result, placed.lent_arrays, placed.changeable, loan, result_bytes=0 if X is None else X.nbytes,
         overwritten=any(X is array for array in encoder.arrays), priority=priority,
     )  # fmt: skip
+
+
+def _arguments(
+    encoder: Encoder, call: Invocation, array_api_dispatch: bool
+) -> tuple[list[Any], list[list[Any]], Array | None]:
+    """Return the nodes of the arguments, those of the keywords by name, and X if it is in double precision."""
+    arguments, keywords = support.without_target(call.row, call.method, call.args, call.kwargs)
+    given = [(value, _convert(call, array_api_dispatch, value)) for value in (*arguments, *keywords.values())]
+    encoded = [encoder.encode(value) for _, value in given]
+    count = len(arguments)
+    doubles = (value for before, value in given if before is call.data and _is_double(value))
+    return encoded[:count], [[*pair] for pair in zip(keywords, encoded[count:], strict=True)], next(doubles, None)
 
 
 def _is_double(value: Any) -> bool:

@@ -28,7 +28,7 @@ _SECONDS_BETWEEN = 10.0
 
 @dataclass(slots=True)
 class _Measured:
-    table: Table = field(default_factory=Table)
+    table: Table = field(default_factory=lambda: Table(int(time.time() // 86400)))
     lock: threading.Lock = field(default_factory=threading.Lock)
     loaded: bool = False
     changed: bool = False
@@ -43,7 +43,6 @@ def predict(work: Work) -> Prediction:
     with _measured.lock:
         if not _measured.loaded:
             _measured.loaded = True
-            _measured.table.day = int(time.time() // 86400)
             _take_over()
         return _measured.table.predict(work)
 

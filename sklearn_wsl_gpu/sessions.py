@@ -79,7 +79,7 @@ def obtain(settings: Settings) -> Session:
         with _sessions.lock:
             return _obtain(settings, key)
     # Another thread may open a session, which takes as long as its worker does to start.
-    if not _sessions.lock.acquire(timeout=settings.timeout):
+    if not _sessions.lock.acquire(timeout=min(settings.timeout, threading.TIMEOUT_MAX)):
         raise DeadlineExceeded(DEADLINE_PASSED)
     try:
         return _obtain(settings, key)

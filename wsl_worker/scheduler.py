@@ -150,7 +150,7 @@ class Scheduler:
         return (
             len(self._jobs) < MAX_QUEUED_IN_ALL
             and len(own) < MAX_QUEUED
-            and (not own or sum(len(job.body) for job in own) + nbytes <= MAX_QUEUED_BYTES)
+            and sum(len(job.body) for job in own) + nbytes <= MAX_QUEUED_BYTES
             and sum(len(job.body) for job in self._jobs.values()) + nbytes <= MAX_QUEUED_BYTES_IN_ALL
         )
 
@@ -366,7 +366,8 @@ class Scheduler:
             self._telling.tell(job.session)
         except OSError as error:
             words = f"The worker's executor cannot have this session's pool: {error.strerror}."
-            self._ended("failed", [job.number, "engine-error", words], b"", job)
+            self._running = None  # the next one's turn comes with the clock
+            self._end(job, m.Failed(job.request, "engine-error", words))
             return
         spans = [None if span is None else list(span) for span in (job.inputs, job.outputs)]
         body, job.body = job.body, b""

@@ -170,12 +170,15 @@ class Moving:
     @property
     def ways(self) -> list[tuple[str, str]]:
         """Name of each carrier, and in words: that it is in use, and how fast it is if that is known, or why not."""
-        if self._ways is None:
+        ways = self._ways
+        if ways is not None:
+            return ways
+        with self._lock:
             speeds = [(carrier.name, calibration.words(self.rates.get(carrier.name))) for carrier in self.carriers]
             told = [(name, f"in use, {speed}" if speed else "in use") for name, speed in speeds]
             told += [(name, f"given up: {words}") for name, words in self.demoted.items()]
-            self._ways = [*told, *((name, f"refused: {words}") for name, words in self.refused.items())]
-        return self._ways
+            ways = self._ways = [*told, *((name, f"refused: {words}") for name, words in self.refused.items())]
+        return ways
 
     def is_settled(self, request: int) -> bool:
         """Tell whether nothing may still be written to the pool for a request."""

@@ -192,12 +192,13 @@ def setup(distribution: str | None, source: str | None, dry_run: bool, say: Call
             f"scikit-learn=={version('scikit-learn')}", requirement(source, extra),
         )  # fmt: skip
     say("[3/3] do they work, and do they fit this side?")
-    if dry_run:
-        place.tell(python, "-")
-    else:
-        _check(_state(place, python), python, extra)
-        costfile.forget_engines()
+    place.tell(python, "-") if dry_run else _prove(place, python, extra)
     return python
+
+
+def _prove(place: Place, python: str, extra: str) -> None:
+    _check(_state(place, python), python, extra)
+    costfile.forget_engines()
 
 
 def _told(place: Place, path: str) -> str:

@@ -286,6 +286,13 @@ def test_a_session_whose_pool_an_executor_cannot_have_has_its_call_failed_and_ot
     assert told[-1] == m.Failed(
         1, "engine-error", "The worker's executor cannot have this session's pool: Too many open files."
     )
+    with monkeypatch.context() as patched:
+        patched.setattr("wsl_worker.telling.os.dup", refuse)
+        _call(mine, second, 2)
+        for number in range(10, 60):
+            _call(mine, first, number)
+        mine._heard(["result", mine._running.number], b"")  # type: ignore[union-attr]
+    assert sum(isinstance(message, m.Failed) for message in told) == 2, "one at a time"
 
     _call(mine, first, 2)
     assert [head[0] for head, _ in supervisor.sent][-2:] == ["attach", "job"]
