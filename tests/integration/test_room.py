@@ -86,10 +86,10 @@ def test_a_pool_never_grows_beyond_its_limit() -> None:
 def test_a_pool_is_grown_and_shrunk_by_hand() -> None:
     with offload(**SMALL_POOL) as session:
         assert session.grow_pool(5 * MIB) == 20 * MIB
-        assert session.grow_pool(1) == 24 * MIB
+        assert session.grow_pool(np.int64(1)) == 24 * MIB
         assert session.shrink_pool() >= 12 * MIB
         assert session.status()["pool_bytes"] == 12 * MIB
-        for nothing in (0, -5, 1e7, float("nan")):
+        for nothing in (0, -5, 1e7, True, float("nan")):
             with pytest.raises(ConfigurationError, match="a number of bytes above zero"):
                 session.grow_pool(nothing)  # type: ignore[arg-type]
 

@@ -157,6 +157,12 @@ def test_an_error_that_nobody_foresaw_is_told_to_its_client_and_ends_nothing(
     assert "in a watcher" in capsys.readouterr().err
 
 
+def test_a_head_that_is_long_is_refused_before_it_is_read() -> None:
+    mine = Front.__new__(Front)
+    with pytest.raises(ProtocolError, match="is larger than 65536"):
+        mine._read([b"client"], "user", [m.encode(m.Failed(1, "x", "y")) + b"\xc0" * 2**16])
+
+
 def test_a_session_whose_requests_fill_the_queue_is_in_nobody_elses_way() -> None:
     mine, _ = _made()
     told: list[Any] = []
